@@ -1,0 +1,29 @@
+//! What this machine has: its interfaces with their addresses and routes, names turned into
+//! addresses, and the sockets that leave by the chosen interface.
+//!
+//! ```text
+//! Interface ─routes─► RoutePool ─► Route ─bind(port)─► Local ─┐
+//! name ─Resolver─► addresses ─happy (RFC 8305)─► order ───────┴─► socket
+//! ```
+//!
+//! [`scope`](Scope), `happy` and `table` decide; `interface`, `socket` and `sys` touch the kernel,
+//! and `sys` is the only place in the crate with `unsafe`.
+
+mod error;
+mod happy;
+mod interface;
+mod options;
+mod resolve;
+mod route;
+mod scope;
+pub(crate) mod socket;
+pub(crate) mod sys;
+mod table;
+
+pub use error::{InterfaceError, ResolveError, RouteError, SocketError, SocketStep};
+pub(crate) use happy::{ATTEMPT_DELAY, RESOLUTION_DELAY, Race};
+pub use interface::{Flags, Interface, InterfaceAddr, Mac};
+pub use options::{Keepalive, SocketOptions};
+pub use resolve::Resolver;
+pub use route::{External, Local, Route, RoutePool};
+pub use scope::{Family, Scope};

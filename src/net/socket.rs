@@ -1,0 +1,157 @@
+//! Touches: sockets with their options set, bound to the address and the interface that were asked for.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+
+use super::{Family, Local, SocketError, SocketOptions, SocketStep};
+
+/// How many connections may wait for `accept`.
+const BACKLOG: i32 = 1024;
+
+/// A stream socket, bound, not yet connected or listening.
+pub(crate) fn stream(local: &Local, options: &SocketOptions) -> Result<Socket, SocketError> {
+    bound(local, options, Type::STREAM)
+}
+
+/// A datagram socket, bound.
+pub(crate) fn datagram(local: &Local, options: &SocketOptions) -> Result<Socket, SocketError> {
+    bound(local, options, Type::DGRAM)
+}
+
+/// A stream socket that listens.
+pub(crate) fn listener(local: &Local, options: &SocketOptions) -> Result<Socket, SocketError> {
+    let socket = bound(local, options, Type::STREAM)?;
+    refused(SocketStep::Listen, local, socket.listen(BACKLOG))?;
+    Ok(socket)
+}
+
+/// A Unix stream socket that listens on a path.
+pub(crate) fn unix_listener(path: &Path) -> Result<Socket, SocketError> {
+    let shown = path.display();
+    let make = |step, result| refused(step, &shown, result);
+    let socket = make(SocketStep::Create, Socket::new(Domain::UNIX, Type::STREAM, None))?;
+    make(SocketStep::Option("O_NONBLOCK"), socket.set_nonblocking(true).map(|()| socket)).and_then(|socket| {
+        let addr = refused(SocketStep::Bind, &shown, SockAddr::unix(path))?;
+        refused(SocketStep::Bind, &shown, socket.bind(&addr))?;
+        refused(SocketStep::Listen, &shown, socket.listen(BACKLOG))?;
+        Ok(socket)
+    })
+}
+
+/// The source address that the kernel would choose towards the Internet. No packet is sent: a
+/// datagram socket that is connected only looks up the route.
+pub(crate) fn source_towards_internet(family: Family) -> Option<IpAddr> {
+    let somewhere: SocketAddr = match family {
+        Family::V4 => "198.51.100.1:9".parse().ok()?,
+        Family::V6 => "[2001:4860::1]:9".parse().ok()?,
+    };
+    let socket = Socket::new(Domain::for_address(somewhere), Type::DGRAM, None).ok()?;
+    socket.connect(&somewhere.into()).ok()?;
+    Some(socket.local_addr().ok()?.as_socket()?.ip())
+}
+
+fn bound(local: &Local, options: &SocketOptions, kind: Type) -> Result<Socket, SocketError> {
+    let domain = Domain::for_address(local.addr);
+    let protocol = (options.sock_proto != 0).then(|| Protocol::from(options.sock_proto));
+    let socket = refused(SocketStep::Create, local, Socket::new(domain, kind, protocol))?;
+    refused(SocketStep::Option("O_NONBLOCK"), local, socket.set_nonblocking(true))?;
+    for (name, result) in apply(&socket, options, local.addr, kind) {
+        refused(SocketStep::Option(name), local, result)?;
+    }
+    bind_interface(&socket, local)?;
+    refused(SocketStep::Bind, local, socket.bind(&local.addr.into()))?;
+    Ok(socket)
+}
+
+/// Sets every option that is asked for, and tells of each how it went.
+fn apply(
+    socket: &Socket,
+    options: &SocketOptions,
+    local: SocketAddr,
+    kind: Type,
+) -> Vec<(&'static str, io::Result<()>)> {
+    let mut done = Vec::new();
+    let mut set = |wanted: bool, name, result: &dyn Fn() -> io::Result<()>| {
+        if wanted {
+            done.push((name, result()));
+        }
+    };
+    set(options.reuse_addr, "SO_REUSEADDR", &|| socket.set_reuse_address(true));
+    #[cfg(unix)]
+    set(options.reuse_port, "SO_REUSEPORT", &|| socket.set_reuse_port(true));
+    set(options.broadcast && kind == Type::DGRAM, "SO_BROADCAST", &|| socket.set_broadcast(true));
+    set(options.recv_buffer.is_some(), "SO_RCVBUF", &|| {
+        socket.set_recv_buffer_size(options.recv_buffer.unwrap_or_default())
+    });
+    set(options.send_buffer.is_some(), "SO_SNDBUF", &|| {
+        socket.set_send_buffer_size(options.send_buffer.unwrap_or_default())
+    });
+    set(options.tos.is_some(), "IP_TOS", &|| set_tos(socket, local, options.tos.unwrap_or_default()));
+    set(options.ttl.is_some(), "IP_TTL", &|| set_ttl(socket, local, options.ttl.unwrap_or_default()));
+    if kind == Type::STREAM {
+        set(options.linger.is_some(), "SO_LINGER", &|| socket.set_linger(options.linger));
+        set(options.nodelay, "TCP_NODELAY", &|| socket.set_tcp_nodelay(true));
+        set(options.keepalive.is_some(), "SO_KEEPALIVE", &|| keepalive(socket, options));
+    }
+    done
+}
+
+/// Sets on a connection that came in what does not come to it from its listener.
+pub(crate) fn inherit(socket: SockRef<'_>, options: &SocketOptions) -> io::Result<()> {
+    if options.nodelay {
+        socket.set_tcp_nodelay(true)?;
+    }
+    if options.linger.is_some() {
+        socket.set_linger(options.linger)?;
+    }
+    if options.keepalive.is_some() {
+        keepalive(&socket, options)?;
+    }
+    Ok(())
+}
+
+fn keepalive(socket: &Socket, options: &SocketOptions) -> io::Result<()> {
+    let Some(keepalive) = options.keepalive else { return Ok(()) };
+    let probes = TcpKeepalive::new().with_time(keepalive.idle).with_interval(keepalive.interval);
+    socket.set_tcp_keepalive(&probes.with_retries(keepalive.retries))
+}
+
+fn set_tos(socket: &Socket, local: SocketAddr, tos: u8) -> io::Result<()> {
+    match local {
+        SocketAddr::V4(_) => socket.set_tos_v4(tos.into()),
+        SocketAddr::V6(_) => socket.set_tclass_v6(tos.into()),
+    }
+}
+
+fn set_ttl(socket: &Socket, local: SocketAddr, ttl: u8) -> io::Result<()> {
+    match local {
+        SocketAddr::V4(_) => socket.set_ttl_v4(ttl.into()),
+        SocketAddr::V6(_) => socket.set_unicast_hops_v6(ttl.into()),
+    }
+}
+
+/// Makes the socket leave by the interface, whatever the route table prefers.
+fn bind_interface(socket: &Socket, local: &Local) -> Result<(), SocketError> {
+    let Some(interface) = &local.interface else { return Ok(()) };
+    #[cfg(target_os = "linux")]
+    let result = socket.bind_device(Some(interface.name().as_bytes()));
+    #[cfg(target_vendor = "apple")]
+    let result = match (std::num::NonZeroU32::new(interface.index()), local.addr) {
+        (index, SocketAddr::V4(_)) => socket.bind_device_by_index_v4(index),
+        (index, SocketAddr::V6(_)) => socket.bind_device_by_index_v6(index),
+    };
+    #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+    let result = Ok(drop(interface));
+    refused(SocketStep::BindInterface, local, result)
+}
+
+pub(crate) fn refused<T>(
+    step: SocketStep,
+    target: &dyn std::fmt::Display,
+    result: io::Result<T>,
+) -> Result<T, SocketError> {
+    result.map_err(|source| SocketError { step, target: target.to_string(), source })
+}

@@ -1,0 +1,16 @@
+//! The system calls that no crate of ours wraps, one file per system, and all of the crate's
+//! `unsafe`.
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(not(target_os = "linux"))]
+mod other;
+#[cfg(target_os = "linux")]
+mod splice;
+
+#[cfg(target_os = "linux")]
+pub(crate) use linux::{links, route_table};
+#[cfg(not(target_os = "linux"))]
+pub(crate) use other::{links, route_table};
+#[cfg(target_os = "linux")]
+pub(crate) use splice::KernelPipe;

@@ -1,0 +1,29 @@
+//! Touches: interfaces where no system-specific file exists yet (untested): names, indices and flags
+//! as if-addrs tells them, no hardware address and no MTU.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use crate::net::interface::Link;
+use crate::net::{Family, Flags};
+
+/// Every interface that has an address.
+pub(crate) fn links() -> io::Result<Vec<(String, Link)>> {
+    let mut found: BTreeMap<String, Link> = BTreeMap::new();
+    for entry in if_addrs::get_if_addrs()? {
+        let flags = Flags {
+            up: true,
+            running: entry.is_oper_up(),
+            loopback: entry.is_loopback(),
+            point_to_point: entry.is_p2p(),
+            ..Flags::default()
+        };
+        found.insert(entry.name.clone(), Link { index: entry.index.unwrap_or(0), flags, ..Link::default() });
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// No table is read here: the default interface is found by the source address that the kernel chooses.
+pub(crate) fn route_table(_family: Family) -> Option<String> {
+    None
+}
