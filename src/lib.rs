@@ -3,3 +3,7 @@
 
 mod base;
 pub mod net;
+pub mod pipe;
+
+pub use net::{Family, Interface, Route, Scope};
+pub use pipe::{Addr, Daemon, End, Filter, Message, NetConf, Pipe, Proto, Subscription, pipe_open};

@@ -3,44 +3,42 @@
 use std::future::Future;
 
 use tokio::runtime::Handle;
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::JoinSet;
 
-/// A running task that ends when its owner drops it.
+/// Starts a task that drives state which it shares with its owner: the owner ends it by ending
+/// that state, and the future must return when it has ended.
+pub(crate) fn drive(runtime: &Handle, future: impl Future<Output = ()> + Send + 'static) {
+    drop(runtime.spawn(future));
+}
+
+/// Tasks that are owned together: dropping the set ends them all.
 #[derive(Debug)]
-pub(crate) struct Owned<T>(JoinHandle<T>);
+pub(crate) struct Nursery<T> {
+    tasks: JoinSet<T>,
+    runtime: Handle,
+}
 
-impl<T: Send + 'static> Owned<T> {
-    /// Starts `future` on `runtime`; the returned value owns it.
-    pub(crate) fn spawn(runtime: &Handle, future: impl Future<Output = T> + Send + 'static) -> Self {
-        Self(runtime.spawn(future))
+impl<T: Send + 'static> Nursery<T> {
+    pub(crate) fn new(runtime: &Handle) -> Self {
+        Self { tasks: JoinSet::new(), runtime: runtime.clone() }
     }
 
-    /// Waits for the task's own end. `None` when it was aborted or panicked.
+    pub(crate) fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    pub(crate) fn spawn(&mut self, future: impl Future<Output = T> + Send + 'static) {
+        self.tasks.spawn_on(future, &self.runtime);
+    }
+
+    /// The output of the next task that ends; `None` when there is none or it panicked.
     ///
-    /// Cancel safe: dropping the returned future ends the task, as dropping the owner does.
-    pub(crate) async fn join(mut self) -> Option<T> {
-        (&mut self.0).await.ok()
-    }
-}
-
-impl<T> Drop for Owned<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// A task that ends by itself once what it drives has ended; what drives it keeps only this.
-#[derive(Debug)]
-pub(crate) struct Driver(AbortHandle);
-
-impl Driver {
-    /// Starts `future`, whose end is brought about by the state that it shares with its owner.
-    pub(crate) fn spawn(runtime: &Handle, future: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self(runtime.spawn(future).abort_handle())
-    }
-
-    /// Ends the task at its next waiting point.
-    pub(crate) fn abort(&self) {
-        self.0.abort();
+    /// Cancel safe.
+    pub(crate) async fn next(&mut self) -> Option<T> {
+        self.tasks.join_next().await?.ok()
     }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::Family;
 
 /// How long an IPv4 answer waits for the IPv6 one (RFC 8305 section 3).
-pub(crate) const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
+const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 /// How long one attempt has before the next starts beside it (RFC 8305 section 5).
-pub(crate) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// The race of one name's addresses. Time is counted from its start.
 ///

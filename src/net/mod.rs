@@ -21,7 +21,7 @@ pub(crate) mod sys;
 mod table;
 
 pub use error::{InterfaceError, ResolveError, RouteError, SocketError, SocketStep};
-pub(crate) use happy::{ATTEMPT_DELAY, RESOLUTION_DELAY, Race};
+pub(crate) use happy::Race;
 pub use interface::{Flags, Interface, InterfaceAddr, Mac};
 pub use options::{Keepalive, SocketOptions};
 pub use resolve::Resolver;

@@ -23,6 +23,8 @@ pub struct SocketOptions {
     pub reuse_addr: bool,
     /// `SO_REUSEPORT`: several sockets on one port.
     pub reuse_port: bool,
+    /// `IPV6_V6ONLY`: the IPv6 "any" address takes no IPv4. Off, it takes both.
+    pub only_v6: bool,
     /// `SO_BROADCAST`: datagrams to broadcast addresses.
     pub broadcast: bool,
     /// `SO_LINGER`: how long closing waits for unsent bytes; zero resets the connection at once.

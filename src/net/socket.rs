@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+#[cfg(unix)]
+use std::path::{Path, PathBuf};
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
@@ -21,24 +22,98 @@ pub(crate) fn datagram(local: &Local, options: &SocketOptions) -> Result<Socket,
     bound(local, options, Type::DGRAM)
 }
 
-/// A stream socket that listens.
+/// A stream socket that listens. On the IPv6 "any" address it takes IPv4 clients too.
 pub(crate) fn listener(local: &Local, options: &SocketOptions) -> Result<Socket, SocketError> {
     let socket = bound(local, options, Type::STREAM)?;
     refused(SocketStep::Listen, local, socket.listen(BACKLOG))?;
     Ok(socket)
 }
 
-/// A Unix stream socket that listens on a path.
-pub(crate) fn unix_listener(path: &Path) -> Result<Socket, SocketError> {
+/// A Unix stream socket that listens on a path. With `reuse_addr` a socket that nobody listens on
+/// any more is replaced.
+#[cfg(unix)]
+pub(crate) fn unix_listener(path: &Path, options: &SocketOptions) -> Result<(Socket, UnixPath), SocketError> {
     let shown = path.display();
-    let make = |step, result| refused(step, &shown, result);
-    let socket = make(SocketStep::Create, Socket::new(Domain::UNIX, Type::STREAM, None))?;
-    make(SocketStep::Option("O_NONBLOCK"), socket.set_nonblocking(true).map(|()| socket)).and_then(|socket| {
-        let addr = refused(SocketStep::Bind, &shown, SockAddr::unix(path))?;
-        refused(SocketStep::Bind, &shown, socket.bind(&addr))?;
-        refused(SocketStep::Listen, &shown, socket.listen(BACKLOG))?;
-        Ok(socket)
-    })
+    let socket = unix(&shown)?;
+    let addr = refused(SocketStep::Bind, &shown, SockAddr::unix(path))?;
+    let mut bound = socket.bind(&addr);
+    if bound.is_err() && options.reuse_addr && is_abandoned(path, &addr) {
+        bound = std::fs::remove_file(path).and_then(|()| socket.bind(&addr));
+    }
+    refused(SocketStep::Bind, &shown, bound)?;
+    refused(SocketStep::Listen, &shown, socket.listen(BACKLOG))?;
+    Ok((socket, UnixPath::of(path)))
+}
+
+/// A Unix stream socket, not yet bound or connected.
+#[cfg(unix)]
+pub(crate) fn unix(target: &dyn std::fmt::Display) -> Result<Socket, SocketError> {
+    let socket = refused(SocketStep::Create, target, Socket::new(Domain::UNIX, Type::STREAM, None))?;
+    refused(SocketStep::Option("O_NONBLOCK"), target, socket.set_nonblocking(true))?;
+    Ok(socket)
+}
+
+/// A socket file on which nobody listens: connecting is refused.
+#[cfg(unix)]
+fn is_abandoned(path: &Path, addr: &SockAddr) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    let refusal = Socket::new(Domain::UNIX, Type::STREAM, None).and_then(|probe| probe.connect(addr));
+    is_socket && refusal.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// The file of a Unix listener, removed with it unless something else stands there by then.
+#[cfg(unix)]
+#[derive(Debug)]
+pub(crate) struct UnixPath {
+    path: PathBuf,
+    file: Option<(u64, u64)>,
+}
+
+#[cfg(unix)]
+impl UnixPath {
+    fn of(path: &Path) -> Self {
+        Self { path: path.to_path_buf(), file: Self::identity(path) }
+    }
+
+    fn identity(path: &Path) -> Option<(u64, u64)> {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+    }
+}
+
+#[cfg(unix)]
+impl Drop for UnixPath {
+    fn drop(&mut self) {
+        if self.file.is_some() && Self::identity(&self.path) == self.file {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Makes a bound socket listen.
+pub(crate) fn listen(socket: &Socket) -> io::Result<()> {
+    socket.listen(BACKLOG)
+}
+
+/// True when the kernel has a route to the address. No packet is sent.
+pub(crate) fn is_reachable(addr: SocketAddr) -> bool {
+    let probe = Socket::new(Domain::for_address(addr), Type::DGRAM, None);
+    probe.is_ok_and(|socket| socket.connect(&addr.into()).is_ok())
+}
+
+/// True when the machine has the family: its loopback address can be bound.
+pub(crate) fn has_family(family: Family) -> bool {
+    let addr = SocketAddr::new(family.loopback(), 0);
+    Socket::new(Domain::for_address(addr), Type::DGRAM, None).is_ok_and(|socket| socket.bind(&addr.into()).is_ok())
+}
+
+/// The family whose "any" address takes in most: IPv6, which takes IPv4 too, where the machine has it.
+pub(crate) fn widest_family() -> Family {
+    match Socket::new(Domain::IPV6, Type::DGRAM, None) {
+        Ok(socket) if socket.set_only_v6(false).is_ok() => Family::V6,
+        _ => Family::V4,
+    }
 }
 
 /// The source address that the kernel would choose towards the Internet. No packet is sent: a
@@ -61,8 +136,14 @@ fn bound(local: &Local, options: &SocketOptions, kind: Type) -> Result<Socket, S
     for (name, result) in apply(&socket, options, local.addr, kind) {
         refused(SocketStep::Option(name), local, result)?;
     }
+    if local.addr.is_ipv6() && local.addr.ip().is_unspecified() {
+        refused(SocketStep::Option("IPV6_V6ONLY"), local, socket.set_only_v6(options.only_v6))?;
+    }
     bind_interface(&socket, local)?;
-    refused(SocketStep::Bind, local, socket.bind(&local.addr.into()))?;
+    // A client that does not care gets its port when it connects, from the whole range for that peer.
+    if kind == Type::DGRAM || !local.addr.ip().is_unspecified() || local.addr.port() != 0 {
+        refused(SocketStep::Bind, local, socket.bind(&local.addr.into()))?;
+    }
     Ok(socket)
 }
 

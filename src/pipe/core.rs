@@ -1,0 +1,365 @@
+//! Waits: the state that a pipe's handles and its driver share, and sending.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::Poll;
+
+use socket2::Socket;
+use tokio::runtime::Handle as Runtime;
+use tokio::sync::{Mutex as TurnLock, watch};
+
+use super::callbacks::{self, OnEnd, OnMessage, OnUp};
+use super::counters::Counting;
+use super::handle::Handle;
+use super::hub::Hub;
+use super::mailbox::WhenFull;
+use super::serve::{Listener, Server};
+use super::transport::{Kind, Transport};
+use super::{Addr, End, HandlerId, NetConf, Pipe, SendError};
+use crate::base::task;
+
+/// Where a pipe is in its life.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Life {
+    /// Somebody wants it closed.
+    pub(crate) closing: bool,
+    /// That somebody is a handler of its own, which may run to its end.
+    pub(crate) by_handler: bool,
+    /// A server that is closing leaves its clients open.
+    pub(crate) keep_clients: bool,
+    /// Nothing more will be received.
+    pub(crate) ended: Option<End>,
+    /// This end has finished sending.
+    pub(crate) write_finished: bool,
+    /// Everything is released.
+    pub(crate) done: bool,
+}
+
+/// Handlers that are in place before the first byte can arrive.
+#[derive(Clone, Default)]
+pub(crate) struct Handlers {
+    pub(crate) message: Vec<OnMessage>,
+    pub(crate) up: Vec<OnUp>,
+    pub(crate) end: Vec<OnEnd>,
+}
+
+/// What every pipe of a configuration shares.
+#[derive(Clone)]
+pub(crate) struct Setting {
+    pub(crate) conf: Arc<NetConf>,
+    pub(crate) runtime: Runtime,
+}
+
+pub(crate) struct Core {
+    pub(crate) id: u64,
+    pub(crate) conf: Arc<NetConf>,
+    pub(crate) runtime: Runtime,
+    pub(crate) hub: Hub,
+    pub(crate) counters: Counting,
+    pub(crate) local: Addr,
+    pub(crate) peer: Option<Addr>,
+    pub(crate) life: watch::Sender<Life>,
+    pub(crate) server: Option<Server>,
+    /// The server that accepted this pipe.
+    pub(crate) parent: Weak<Core>,
+    /// Whose turn it is to write.
+    pub(crate) writer: Arc<TurnLock<()>>,
+    /// Pipes that are linked to this one.
+    pub(crate) sources: AtomicUsize,
+    transport: Mutex<Option<Arc<dyn Transport>>>,
+    raw: Mutex<Option<Socket>>,
+    me: OnceLock<Weak<Handle>>,
+}
+
+/// What a pipe is made from.
+struct Parts {
+    local: Addr,
+    peer: Option<Addr>,
+    parent: Weak<Core>,
+    transport: Option<Arc<dyn Transport>>,
+    server: Option<Server>,
+    raw: Option<Socket>,
+}
+
+impl Core {
+    /// A pipe over a transport that is connected, with its driver running.
+    pub(crate) fn connected(
+        transport: Arc<dyn Transport>,
+        setting: &Setting,
+        handlers: Handlers,
+        parent: Weak<Self>,
+    ) -> Pipe {
+        let (local, peer) = (transport.local_addr(), transport.peer_addr());
+        let when_full = match transport.kind() {
+            Kind::Stream => WhenFull::Wait,
+            Kind::Datagram => WhenFull::DropOldest,
+        };
+        let parts = Parts { local, peer, parent, transport: Some(transport), server: None, raw: None };
+        let pipe = Self::build(parts, setting, handlers, when_full);
+        let core = pipe.core().clone();
+        core.run_ups(&pipe, core.hub.ups());
+        task::drive(&setting.runtime, super::drive::drive(core));
+        pipe
+    }
+
+    /// A pipe that listens, with its driver running.
+    pub(crate) fn listening(listener: Listener, setting: &Setting, handlers: Handlers) -> Pipe {
+        let parts = Parts {
+            local: listener.local.clone(),
+            peer: None,
+            parent: Weak::new(),
+            transport: None,
+            server: Some(Server::new()),
+            raw: None,
+        };
+        let pipe = Self::build(parts, setting, handlers, WhenFull::Wait);
+        task::drive(&setting.runtime, super::serve::serve(pipe.core().clone(), listener));
+        pipe
+    }
+
+    /// A pipe that only holds a socket.
+    pub(crate) fn raw(socket: Socket, setting: &Setting) -> Pipe {
+        let named = |addr: io::Result<socket2::SockAddr>| addr.ok().and_then(|a| a.as_socket()).map(Addr::Ip);
+        let (local, peer) = (named(socket.local_addr()), named(socket.peer_addr()));
+        let local = local.unwrap_or(Addr::Unnamed);
+        let parts = Parts { local, peer, parent: Weak::new(), transport: None, server: None, raw: Some(socket) };
+        Self::build(parts, setting, Handlers::default(), WhenFull::Wait)
+    }
+
+    fn build(parts: Parts, setting: &Setting, handlers: Handlers, when_full: WhenFull) -> Pipe {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let core = Arc::new(Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            conf: setting.conf.clone(),
+            runtime: setting.runtime.clone(),
+            hub: Hub::new(&setting.conf, when_full),
+            counters: Counting::default(),
+            local: parts.local,
+            peer: parts.peer,
+            life: watch::Sender::new(Life::default()),
+            server: parts.server,
+            parent: parts.parent,
+            writer: Arc::default(),
+            sources: AtomicUsize::new(0),
+            transport: Mutex::new(parts.transport),
+            raw: Mutex::new(parts.raw),
+            me: OnceLock::new(),
+        });
+        core.install(handlers);
+        let pipe = Pipe::new(core.clone());
+        // The cell is empty: it belongs to the value made above.
+        let _ = core.me.set(Arc::downgrade(pipe.handle()));
+        pipe
+    }
+
+    fn install(&self, handlers: Handlers) {
+        if !handlers.message.is_empty() {
+            let named = handlers.message.into_iter().map(|handler| (HandlerId::next(), handler));
+            self.hub.change(|listeners| listeners.handlers.extend(named));
+        }
+        handlers.up.into_iter().for_each(|handler| self.hub.add_up(HandlerId::next(), handler));
+        handlers.end.into_iter().for_each(|handler| self.hub.add_end(HandlerId::next(), handler));
+    }
+
+    /// Runs handlers of the beginning, each in a task of its own that ends with the pipe.
+    pub(crate) fn run_ups(self: &Arc<Self>, pipe: &Pipe, ups: Vec<OnUp>) {
+        for up in ups {
+            let (core, pipe) = (self.clone(), pipe.clone());
+            task::drive(&self.runtime, async move {
+                let mut life = core.life.subscribe();
+                tokio::select! {
+                    biased;
+                    _ = life.wait_for(|life| life.done) => {}
+                    ran = callbacks::run(core.id, || up(pipe)) => core.note(ran),
+                }
+            });
+        }
+    }
+
+    /// Runs one handler of the end in a task of its own: the pipe has ended already.
+    pub(crate) fn run_end_later(self: &Arc<Self>, handler: OnEnd, end: End) {
+        let core = self.clone();
+        task::drive(&self.runtime, async move { core.note(callbacks::run(core.id, || handler(end)).await) });
+    }
+
+    /// Counts a handler that panicked.
+    pub(crate) fn note(&self, ran: Result<(), callbacks::Panicked>) {
+        if ran.is_err() {
+            self.counters.panicked();
+            tracing::warn!(pipe = self.id, "a handler panicked");
+        }
+    }
+
+    /// Counts a message that came in, at the server too.
+    pub(crate) fn count_in(&self, bytes: usize) {
+        self.counters.received(bytes);
+        if let Some(parent) = self.parent.upgrade() {
+            parent.counters.received(bytes);
+        }
+    }
+
+    /// Counts a message that went out, at the server too.
+    pub(crate) fn count_out(&self, bytes: usize) {
+        self.counters.sent(bytes);
+        if let Some(parent) = self.parent.upgrade() {
+            parent.counters.sent(bytes);
+        }
+    }
+
+    /// A handle of this pipe, unless all have been dropped.
+    pub(crate) fn handle(&self) -> Option<Pipe> {
+        self.me.get()?.upgrade().map(Pipe::from_handle)
+    }
+
+    pub(crate) fn transport(&self) -> Option<Arc<dyn Transport>> {
+        lock(&self.transport).clone()
+    }
+
+    /// Lets go of the transport; it closes when nobody is in the middle of a call on it.
+    pub(crate) fn take_transport(&self) -> Option<Arc<dyn Transport>> {
+        lock(&self.transport).take()
+    }
+
+    pub(crate) fn take_raw(&self) -> Option<Socket> {
+        lock(&self.raw).take()
+    }
+
+    pub(crate) fn is_raw(&self) -> bool {
+        lock(&self.raw).is_some()
+    }
+
+    /// Asks the driver to close everything. Does not wait.
+    pub(crate) fn begin_close(&self) {
+        let by_handler = callbacks::is_inside(self.id);
+        self.life.send_if_modified(|life| {
+            let first = !life.closing;
+            life.closing = true;
+            life.by_handler |= by_handler && first;
+            first
+        });
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.life.borrow().closing
+    }
+
+    pub(crate) async fn done(&self) {
+        let mut life = self.life.subscribe();
+        // The sender lives in `self`, so the wait ends with `done` and not otherwise.
+        let _ = life.wait_for(|life| life.done).await;
+    }
+
+    /// Sends a message whole, or says why not.
+    pub(crate) async fn send(&self, data: &[u8], to: Option<&Addr>) -> Result<(), SendError> {
+        if let Some(server) = &self.server {
+            let dest = to.ok_or(SendError::NoDestination)?;
+            let client = server.client(dest).ok_or_else(|| SendError::NoSuchClient { dest: dest.clone() })?;
+            return Box::pin(client.send(data, None)).await;
+        }
+        let transport = self.transport().ok_or_else(|| self.why_closed())?;
+        self.check_destination(transport.kind(), to)?;
+        let _turn = self.writer.lock().await;
+        let state = *self.life.borrow();
+        if state.closing && !state.by_handler {
+            return Err(self.why_closed());
+        }
+        if state.write_finished {
+            return Err(SendError::Finished);
+        }
+        self.unless_closed(write(&*transport, data, to)).await.map_err(|source| self.send_error(source, to))?;
+        self.count_out(data.len());
+        Ok(())
+    }
+
+    fn check_destination(&self, kind: Kind, to: Option<&Addr>) -> Result<(), SendError> {
+        match (to, &self.peer) {
+            (None, None) if kind == Kind::Datagram => Err(SendError::NoDestination),
+            (Some(dest), Some(peer)) if dest != peer => {
+                Err(SendError::OtherDestination { dest: dest.clone(), peer: peer.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn send_error(&self, source: io::Error, to: Option<&Addr>) -> SendError {
+        if source.kind() == io::ErrorKind::ConnectionAborted && self.is_closing() {
+            return self.why_closed();
+        }
+        let dest = to.or(self.peer.as_ref()).cloned().unwrap_or(Addr::Unnamed);
+        SendError::Io { dest, source }
+    }
+
+    fn why_closed(&self) -> SendError {
+        if self.is_raw() { SendError::SocketOnly } else { SendError::Ended(self.end().unwrap_or(End::Closed)) }
+    }
+
+    pub(crate) fn end(&self) -> Option<End> {
+        self.life.borrow().ended
+    }
+
+    /// Says to the peer that nothing more will be sent.
+    pub(crate) async fn finish(&self) -> Result<(), SendError> {
+        let transport = self.transport().ok_or_else(|| self.why_closed())?;
+        let _turn = self.writer.lock().await;
+        if self.life.borrow().write_finished {
+            return Ok(());
+        }
+        let shut = self.unless_closed(poll_fn(|cx| transport.poll_finish(cx))).await;
+        self.life.send_modify(|life| life.write_finished = true);
+        match shut {
+            // The peer is gone already: it will not miss the word.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            shut => shut.map_err(|source| self.send_error(source, None)),
+        }
+    }
+
+    /// Runs `work`, given up with `ConnectionAborted` when the pipe is closed meanwhile.
+    pub(crate) async fn unless_closed<T>(&self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        let mut work = pin!(work);
+        if let Some(done) = poll_once(work.as_mut()).await {
+            return done;
+        }
+        let mut life = self.life.subscribe();
+        tokio::select! {
+            biased;
+            _ = life.wait_for(|life| life.closing && !life.by_handler) => Err(io::ErrorKind::ConnectionAborted.into()),
+            done = work => done,
+        }
+    }
+}
+
+async fn poll_once<F: Future>(mut work: Pin<&mut F>) -> Option<F::Output> {
+    poll_fn(|cx| {
+        Poll::Ready(match work.as_mut().poll(cx) {
+            Poll::Ready(done) => Some(done),
+            Poll::Pending => None,
+        })
+    })
+    .await
+}
+
+/// Writes all of `data` and passes it on. Dropping it in the middle leaves a stream with a part.
+async fn write(transport: &dyn Transport, data: &[u8], to: Option<&Addr>) -> io::Result<()> {
+    let mut rest = data;
+    loop {
+        let n = poll_fn(|cx| transport.poll_send(cx, rest, to)).await?;
+        if transport.kind() == Kind::Datagram {
+            break;
+        }
+        rest = rest.get(n..).unwrap_or_default();
+        if rest.is_empty() {
+            break;
+        }
+        if n == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+    }
+    poll_fn(|cx| transport.poll_flush(cx)).await
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,437 @@
+//! Waits: the pipe as its user holds it.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use socket2::Socket;
+
+use super::callbacks::{on_end, on_message, on_up};
+use super::core::Core;
+use super::hub::Sub;
+use super::mailbox::{Mailbox, WhenFull};
+use super::transport::Kind;
+use super::{
+    AcceptError, Addr, Counters, End, Filter, HandlerId, Outcome, PipeStream, RecvError, SendError, Subscription,
+};
+
+/// A message and whom it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The bytes: a datagram, or what one read of a stream yielded.
+    pub data: Bytes,
+    /// The sender: of a stream, always its peer.
+    pub from: Addr,
+}
+
+/// What all handles of a pipe have in common; when it goes, the pipe is closed.
+pub(crate) struct Handle {
+    core: Arc<Core>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.core.begin_close();
+    }
+}
+
+/// One end of a connection, a datagram socket, or a server: opened by
+/// [`pipe_open`](super::pipe_open), the same to use whichever it is.
+///
+/// It is a handle: clones are the same pipe, and dropping the last one closes it, as
+/// [`close`](Self::close) does, without waiting. Messages come in the order in which they arrived,
+/// to every callback, every matching subscription, and the inbox that [`recv`](Self::recv) reads.
+/// The inbox gets messages while nobody else listens, and from the first `recv` on.
+#[derive(Clone)]
+pub struct Pipe {
+    handle: Arc<Handle>,
+    /// Whom this handle answers, where the pipe has no single peer.
+    answers: Option<Addr>,
+}
+
+impl Pipe {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self::from_handle(Arc::new(Handle { core }))
+    }
+
+    pub(crate) fn from_handle(handle: Arc<Handle>) -> Self {
+        Self { handle, answers: None }
+    }
+
+    pub(crate) fn handle(&self) -> &Arc<Handle> {
+        &self.handle
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.handle.core
+    }
+
+    /// The same pipe, sending to `peer` when no destination is given.
+    pub(crate) fn answering(self, peer: Addr) -> Self {
+        Self { answers: Some(peer), ..self }
+    }
+
+    /// True when both are handles of one pipe.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.handle, &other.handle)
+    }
+
+    /// This end's address; port 0 has become the kernel's choice.
+    pub fn local_addr(&self) -> &Addr {
+        &self.core().local
+    }
+
+    /// The other end's address, where there is one other end. In a handler of datagrams it is the
+    /// sender's.
+    pub fn peer_addr(&self) -> Option<&Addr> {
+        self.answers.as_ref().or(self.core().peer.as_ref())
+    }
+
+    /// Sends a message: all of it, or an error. Waits while the peer takes no more.
+    ///
+    /// # Errors
+    /// [`SendError`] when it was not sent. A stream may then have sent a part.
+    ///
+    /// Cancelling: a datagram is sent whole or not; of a stream a part may be sent.
+    pub async fn send(&self, data: impl AsRef<[u8]>) -> Result<(), SendError> {
+        self.core().send(data.as_ref(), self.answers.as_ref()).await
+    }
+
+    /// Sends a datagram to an address, or, on a stream server, to its client of this address.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); [`SendError::OtherDestination`] where the pipe has another peer.
+    pub async fn send_to(&self, data: impl AsRef<[u8]>, dest: impl Into<Addr>) -> Result<(), SendError> {
+        self.core().send(data.as_ref(), Some(&dest.into())).await
+    }
+
+    /// Says to the peer that nothing more will be sent; receiving goes on (half-close).
+    ///
+    /// # Errors
+    /// [`SendError::Ended`] when the pipe is closed.
+    pub async fn finish(&self) -> Result<(), SendError> {
+        self.core().finish().await
+    }
+
+    /// The next message's bytes, within `recv_timeout`.
+    ///
+    /// # Errors
+    /// [`RecvError::TimedOut`]; [`RecvError::Ended`] when the pipe has ended and everything was received.
+    ///
+    /// Cancel safe.
+    pub async fn recv(&self) -> Result<Bytes, RecvError> {
+        Ok(self.recv_from().await?.data)
+    }
+
+    /// The next message and its sender, within `recv_timeout`. On a server: of any of its clients.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv). Cancel safe.
+    pub async fn recv_from(&self) -> Result<Message, RecvError> {
+        self.recv_within(self.core().conf.recv_timeout).await
+    }
+
+    /// The next message within `limit`: zero only takes what is there, `None` waits for ever.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv). Cancel safe.
+    pub async fn recv_within(&self, limit: impl Into<Option<Duration>>) -> Result<Message, RecvError> {
+        if self.core().is_raw() {
+            return Err(RecvError::SocketOnly);
+        }
+        self.core().hub.claim();
+        within(limit.into(), &self.core().hub.inbox).await
+    }
+
+    /// Exactly `n` bytes, however the stream cuts them into messages; the rest of the last message
+    /// stays for the next `recv`. The timeout is for all of them together.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv); what had come by then is put back.
+    ///
+    /// Cancelling puts back what had come.
+    pub async fn recv_n(&self, n: usize) -> Result<Bytes, RecvError> {
+        let limit = self.core().conf.recv_timeout;
+        let mut gathered = Gathered { pipe: self, bytes: BytesMut::new(), from: None, complete: false };
+        let all = gathered.until(n);
+        match limit {
+            Some(limit) => tokio::time::timeout(limit, all).await.map_err(|_| RecvError::TimedOut(limit))??,
+            None => all.await?,
+        }
+        Ok(gathered.split(n))
+    }
+
+    /// Sends a message and waits for the next one. A datagram is sent again up to `send_retry` times,
+    /// each time waiting `recv_timeout` for a reply.
+    ///
+    /// # Errors
+    /// [`io::Error`](std::io::Error) of kind `TimedOut` when no reply came; otherwise that of the
+    /// [`SendError`] or [`RecvError`] inside.
+    pub async fn request(&self, data: impl AsRef<[u8]>) -> std::io::Result<Message> {
+        let tries = if self.is_datagram() { self.core().conf.send_retry + 1 } else { 1 };
+        let mut last = RecvError::TimedOut(Duration::ZERO);
+        self.core().hub.claim();
+        for _ in 0..tries {
+            self.send(data.as_ref()).await?;
+            match self.recv_from().await {
+                Err(error @ RecvError::TimedOut(_)) => last = error,
+                reply => return Ok(reply?),
+            }
+        }
+        Err(last.into())
+    }
+
+    /// A queue of one's own with the messages that `filter` takes, from now on.
+    pub fn subscribe(&self, filter: Filter) -> Subscription {
+        let core = self.core();
+        let when_full = if self.is_datagram() { WhenFull::DropOldest } else { WhenFull::Wait };
+        let sub = Arc::new(Sub { filter, mailbox: Mailbox::new(core.conf.limits(), when_full) });
+        core.hub.change(|listeners| listeners.subs.push(sub.clone()));
+        if let Some(end) = core.end() {
+            sub.mailbox.end(end);
+        }
+        Subscription::new(sub, core)
+    }
+
+    /// Calls `handler` with each message, its sender and a pipe that answers it. Handlers of a pipe
+    /// run one after another in the order of the messages, and the next message waits for them; a
+    /// handler that panics is counted and called again.
+    ///
+    /// On a server the handler gets the messages of all its clients, and their pipes.
+    pub fn add_msg_cb<F, R, S>(&self, handler: F) -> HandlerId
+    where
+        F: Fn(Bytes, Addr, Pipe) -> R + Send + Sync + 'static,
+        R: Outcome<S>,
+    {
+        let id = HandlerId::next();
+        self.core().hub.change(|listeners| listeners.handlers.push((id, on_message(handler))));
+        id
+    }
+
+    /// Takes a message handler away. False when it is not there.
+    pub fn del_msg_cb(&self, id: HandlerId) -> bool {
+        let mut found = false;
+        self.core().hub.change(|listeners| {
+            let before = listeners.handlers.len();
+            listeners.handlers.retain(|(other, _)| *other != id);
+            found = listeners.handlers.len() < before;
+        });
+        found
+    }
+
+    /// Calls `handler` with the pipe: at once on a connected pipe, on a server with each client that
+    /// comes. It runs beside the reading, and is dropped when the pipe closes.
+    pub fn add_up_cb<F, R, S>(&self, handler: F) -> HandlerId
+    where
+        F: Fn(Pipe) -> R + Send + Sync + 'static,
+        R: Outcome<S>,
+    {
+        let (id, handler) = (HandlerId::next(), on_up(handler));
+        if self.core().server.is_some() {
+            self.core().hub.add_up(id, handler);
+        } else if self.core().end().is_none() {
+            self.core().run_ups(self, vec![handler]);
+        }
+        id
+    }
+
+    /// Takes an up handler away from a server. False when it is not there.
+    pub fn del_up_cb(&self, id: HandlerId) -> bool {
+        self.core().hub.del_up(id)
+    }
+
+    /// Calls `handler` once when nothing more will be received; at once when that is so already. On
+    /// a server: at the end of each client, and of the server.
+    pub fn add_end_cb<F, R, S>(&self, handler: F) -> HandlerId
+    where
+        F: Fn(End) -> R + Send + Sync + 'static,
+        R: Outcome<S>,
+    {
+        let (id, handler) = (HandlerId::next(), on_end(handler));
+        self.core().hub.add_end(id, handler);
+        // The end may have come before the handler did: then nobody else will run it.
+        if let Some(end) = self.core().end() {
+            for handler in self.core().hub.take_ends() {
+                self.core().run_end_later(handler, end);
+            }
+        }
+        id
+    }
+
+    /// Takes an end handler away. False when it is not there, or has run.
+    pub fn del_end_cb(&self, id: HandlerId) -> bool {
+        self.core().hub.del_end(id)
+    }
+
+    /// Sends on to `other` everything that comes in here, with back-pressure, and tells it the end.
+    /// `other` stays open at least as long as it is linked. Twice the same link is one.
+    pub fn add_pipe(&self, other: &Pipe) {
+        let mut added = false;
+        self.core().hub.change(|listeners| {
+            added = !listeners.links.iter().any(|link| link.is_same(other));
+            if added {
+                listeners.links.push(other.clone());
+            }
+        });
+        if added {
+            other.core().sources.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Takes a link away. False when it is not there.
+    pub fn del_pipe(&self, other: &Pipe) -> bool {
+        let mut removed = None;
+        self.core().hub.change(|listeners| {
+            let at = listeners.links.iter().position(|link| link.is_same(other));
+            removed = at.map(|at| listeners.links.remove(at));
+        });
+        if removed.is_some() {
+            other.core().sources.fetch_sub(1, Ordering::AcqRel);
+        }
+        removed.is_some()
+    }
+
+    /// The next client of a stream server. Waits as long as it takes.
+    ///
+    /// # Errors
+    /// [`AcceptError::NotListening`] on any other pipe, [`AcceptError::Ended`] when the server is closed.
+    ///
+    /// Cancel safe.
+    pub async fn accept(&self) -> Result<Pipe, AcceptError> {
+        let server = self.core().server.as_ref().ok_or(AcceptError::NotListening)?;
+        server.accept().await
+    }
+
+    /// Waits until nothing more will be received, and tells why.
+    ///
+    /// Cancel safe.
+    pub async fn ended(&self) -> End {
+        let mut life = self.core().life.subscribe();
+        let end = life.wait_for(|life| life.ended.is_some()).await;
+        end.ok().and_then(|life| life.ended).unwrap_or(End::Closed)
+    }
+
+    /// Why nothing more will be received, if it is so.
+    pub fn end(&self) -> Option<End> {
+        self.core().end()
+    }
+
+    /// True until it was closed: a half-closed stream is open.
+    pub fn is_open(&self) -> bool {
+        !self.core().is_closing()
+    }
+
+    /// True when messages are datagrams.
+    pub fn is_datagram(&self) -> bool {
+        self.core().transport().is_some_and(|transport| transport.kind() == Kind::Datagram)
+    }
+
+    /// What the pipe has carried so far; a server: all its clients together.
+    pub fn counters(&self) -> Counters {
+        self.core().counters.read()
+    }
+
+    /// Closes everything that the pipe owns, wakes every waiting `recv`, runs the handlers of the
+    /// end, and returns when the socket is free. A server closes its clients. From inside one of the
+    /// pipe's own handlers it returns at once, and the handler may run to its end.
+    pub async fn close(&self) {
+        self.core().begin_close();
+        if self.core().take_raw().is_none() && !super::callbacks::is_inside(self.core().id) {
+            self.core().done().await;
+        }
+    }
+
+    /// Closes a server and leaves its clients open: those that were accepted live on with their owner.
+    pub async fn stop_listening(&self) {
+        self.core().life.send_modify(|life| life.keep_clients = true);
+        self.close().await;
+    }
+
+    /// The pipe as `AsyncRead + AsyncWrite`. While the stream lives, nobody else writes.
+    pub async fn into_stream(self) -> PipeStream {
+        PipeStream::new(self).await
+    }
+
+    /// The socket of a pipe that was opened with `sock_only`, from which nothing was read.
+    pub fn into_socket(self) -> Option<Socket> {
+        self.core().take_raw()
+    }
+}
+
+impl<'a> IntoFuture for &'a Pipe {
+    type Output = Result<Pipe, AcceptError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+    /// A server can be awaited for its next client.
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.accept())
+    }
+}
+
+impl fmt::Debug for Pipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pipe(#{} {}", self.core().id, self.local_addr())?;
+        if let Some(peer) = self.peer_addr() {
+            write!(f, " to {peer}")?;
+        }
+        f.write_str(")")
+    }
+}
+
+/// Takes from a mailbox within a limit.
+pub(crate) async fn within<T>(limit: Option<Duration>, mailbox: &Mailbox<T>) -> Result<T, RecvError> {
+    if let Some(taken) = mailbox.try_take() {
+        return taken;
+    }
+    match limit {
+        None => mailbox.take().await,
+        Some(limit) if limit.is_zero() => Err(RecvError::TimedOut(limit)),
+        Some(limit) => tokio::time::timeout(limit, mailbox.take()).await.unwrap_or(Err(RecvError::TimedOut(limit))),
+    }
+}
+
+/// Bytes gathered from several messages, put back where they came from unless they are complete.
+struct Gathered<'a> {
+    pipe: &'a Pipe,
+    bytes: BytesMut,
+    from: Option<Addr>,
+    complete: bool,
+}
+
+impl Gathered<'_> {
+    async fn until(&mut self, n: usize) -> Result<(), RecvError> {
+        while self.bytes.len() < n {
+            let message = self.pipe.recv_within(None).await?;
+            self.bytes.extend_from_slice(&message.data);
+            self.from = Some(message.from);
+        }
+        Ok(())
+    }
+
+    fn split(mut self, n: usize) -> Bytes {
+        self.complete = true;
+        let wanted = self.bytes.split_to(n).freeze();
+        self.put_back();
+        wanted
+    }
+
+    fn put_back(&mut self) {
+        let rest = std::mem::take(&mut self.bytes).freeze();
+        if let Some(from) = self.from.take().filter(|_| !rest.is_empty()) {
+            let bytes = rest.len();
+            self.pipe.core().hub.inbox.put_back(Message { data: rest, from }, bytes);
+        }
+    }
+}
+
+impl Drop for Gathered<'_> {
+    fn drop(&mut self) {
+        if !self.complete {
+            self.put_back();
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Waits: a pipe as `AsyncRead + AsyncWrite`.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedMutexGuard;
+
+use super::handle::Message;
+use super::transport::Transport;
+use super::{End, Pipe, RecvError};
+
+type Next = Pin<Box<dyn Future<Output = Result<Message, RecvError>> + Send>>;
+
+/// A pipe as a byte stream, for everything that wants `AsyncRead + AsyncWrite`.
+///
+/// Reading takes from the pipe's inbox. Shutting down finishes sending; dropping drops the pipe.
+/// Datagrams are read one after another as bytes, and each write sends one.
+pub struct PipeStream {
+    pipe: Pipe,
+    transport: Option<Arc<dyn Transport>>,
+    rest: Bytes,
+    next: Option<Next>,
+    /// Nobody else writes meanwhile.
+    _turn: OwnedMutexGuard<()>,
+}
+
+impl PipeStream {
+    pub(crate) async fn new(pipe: Pipe) -> Self {
+        pipe.core().hub.claim();
+        let turn = pipe.core().writer.clone().lock_owned().await;
+        Self { transport: pipe.core().transport(), pipe, rest: Bytes::new(), next: None, _turn: turn }
+    }
+
+    /// The pipe: its addresses, counters and end.
+    pub fn pipe(&self) -> &Pipe {
+        &self.pipe
+    }
+
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        let core = self.pipe.core();
+        let taken = match self.next.take() {
+            None => core.hub.inbox.try_take(),
+            Some(next) => {
+                self.next = Some(next);
+                None
+            }
+        };
+        let taken = match taken {
+            Some(taken) => taken,
+            None => {
+                let core = core.clone();
+                let next = self.next.get_or_insert_with(|| Box::pin(async move { core.hub.inbox.take().await }));
+                let taken = ready!(next.as_mut().poll(cx));
+                self.next = None;
+                taken
+            }
+        };
+        Poll::Ready(match taken {
+            Ok(message) => Ok(Some(message.data)),
+            Err(RecvError::Ended(End::Finished | End::Closed)) => Ok(None),
+            Err(error) => Err(error.into()),
+        })
+    }
+}
+
+impl AsyncRead for PipeStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        while self.rest.is_empty() {
+            match ready!(self.poll_message(cx))? {
+                Some(data) => self.rest = data,
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+        let n = self.rest.len().min(buf.remaining());
+        buf.put_slice(&self.rest[..n]);
+        self.rest.advance(n);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for PipeStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let Some(transport) = self.transport.as_ref().filter(|_| self.pipe.is_open()) else {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        };
+        let n = ready!(transport.poll_send(cx, data, self.pipe.peer_addr()))?;
+        self.pipe.core().count_out(n);
+        Poll::Ready(Ok(n))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.transport.as_ref().map_or(Poll::Ready(Ok(())), |transport| transport.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(transport) = &self.transport else { return Poll::Ready(Ok(())) };
+        let shut = ready!(transport.poll_finish(cx));
+        self.pipe.core().life.send_modify(|life| life.write_finished = true);
+        Poll::Ready(match shut {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            shut => shut,
+        })
+    }
+}
+
+impl std::fmt::Debug for PipeStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("PipeStream").field(&self.pipe).finish()
+    }
+}

@@ -1,0 +1,10 @@
+//! TLS for pipes, by rustls: whom a client trusts and what it shows, what a server shows and whom
+//! it lets in, and certificates made on the spot for tests and local use.
+
+mod client;
+mod identity;
+mod server;
+
+pub use client::TlsClient;
+pub use identity::{Identity, TlsError};
+pub use server::TlsServer;

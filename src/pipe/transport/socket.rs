@@ -1,0 +1,232 @@
+//! Touches: transports that are one socket of the kernel's: TCP, UDP, Unix.
+
+use std::io::{ErrorKind, Result};
+use std::net::SocketAddr;
+#[cfg(unix)]
+use std::os::fd::{AsFd, BorrowedFd};
+use std::task::{Context, Poll, ready};
+
+use socket2::SockRef;
+use tokio::io::Interest;
+#[cfg(unix)]
+use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UdpSocket};
+
+use super::{Addr, Kind, Reader, Received, Transport};
+
+/// A stream socket whose bytes are the pipe's own.
+#[derive(Debug, Clone, Copy)]
+pub enum PlainSocket<'a> {
+    /// TCP.
+    Tcp(&'a TcpStream),
+    /// Unix.
+    #[cfg(unix)]
+    Unix(&'a UnixStream),
+}
+
+impl PlainSocket<'_> {
+    /// Runs `io` when the socket can be read, and waits again where it then says that it would block.
+    pub(crate) async fn read_with<T>(&self, io: impl FnMut() -> Result<T>) -> Result<T> {
+        match self {
+            Self::Tcp(socket) => socket.async_io(Interest::READABLE, io).await,
+            #[cfg(unix)]
+            Self::Unix(socket) => socket.async_io(Interest::READABLE, io).await,
+        }
+    }
+
+    /// The same for writing.
+    pub(crate) async fn write_with<T>(&self, io: impl FnMut() -> Result<T>) -> Result<T> {
+        match self {
+            Self::Tcp(socket) => socket.async_io(Interest::WRITABLE, io).await,
+            #[cfg(unix)]
+            Self::Unix(socket) => socket.async_io(Interest::WRITABLE, io).await,
+        }
+    }
+}
+
+#[cfg(unix)]
+impl AsFd for PlainSocket<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
+/// Reads once a stream socket is ready; `try_read` tells 0 at the end of the stream.
+macro_rules! poll_recv_stream {
+    ($socket:expr, $cx:expr, $reader:expr) => {
+        loop {
+            ready!($socket.poll_read_ready($cx))?;
+            match $reader.fill(|buf| $socket.try_read_buf(buf)) {
+                Ok((_, 0)) => return Poll::Ready(Ok(Received::End)),
+                Ok((data, _)) => return Poll::Ready(Ok(Received::Data(data, None))),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    };
+}
+
+/// Writes once a socket is ready.
+macro_rules! poll_send_with {
+    ($socket:expr, $cx:expr, $ready:ident, $send:expr) => {
+        loop {
+            ready!($socket.$ready($cx))?;
+            match $send {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    };
+}
+
+/// A TCP connection.
+#[derive(Debug)]
+pub(crate) struct Tcp {
+    socket: TcpStream,
+    local: SocketAddr,
+    peer: SocketAddr,
+}
+
+impl Tcp {
+    pub(crate) fn new(socket: TcpStream) -> Result<Self> {
+        Ok(Self { local: socket.local_addr()?, peer: socket.peer_addr()?, socket })
+    }
+}
+
+impl Transport for Tcp {
+    fn kind(&self) -> Kind {
+        Kind::Stream
+    }
+
+    fn local_addr(&self) -> Addr {
+        self.local.into()
+    }
+
+    fn peer_addr(&self) -> Option<Addr> {
+        Some(self.peer.into())
+    }
+
+    fn poll_recv(&self, cx: &mut Context<'_>, reader: &mut Reader) -> Poll<Result<Received>> {
+        poll_recv_stream!(self.socket, cx, reader)
+    }
+
+    fn poll_send(&self, cx: &mut Context<'_>, data: &[u8], _to: Option<&Addr>) -> Poll<Result<usize>> {
+        poll_send_with!(self.socket, cx, poll_write_ready, self.socket.try_write(data))
+    }
+
+    fn poll_finish(&self, _cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(SockRef::from(&self.socket).shutdown(std::net::Shutdown::Write))
+    }
+
+    fn plain_socket(&self) -> Option<PlainSocket<'_>> {
+        Some(PlainSocket::Tcp(&self.socket))
+    }
+}
+
+/// A Unix stream connection.
+#[cfg(unix)]
+#[derive(Debug)]
+pub(crate) struct Unix {
+    socket: UnixStream,
+    local: Addr,
+    peer: Addr,
+}
+
+#[cfg(unix)]
+impl Unix {
+    pub(crate) fn new(socket: UnixStream) -> Result<Self> {
+        let named =
+            |addr: tokio::net::unix::SocketAddr| addr.as_pathname().map_or(Addr::Unnamed, |p| Addr::Unix(p.into()));
+        Ok(Self { local: named(socket.local_addr()?), peer: named(socket.peer_addr()?), socket })
+    }
+}
+
+#[cfg(unix)]
+impl Transport for Unix {
+    fn kind(&self) -> Kind {
+        Kind::Stream
+    }
+
+    fn local_addr(&self) -> Addr {
+        self.local.clone()
+    }
+
+    fn peer_addr(&self) -> Option<Addr> {
+        Some(self.peer.clone())
+    }
+
+    fn poll_recv(&self, cx: &mut Context<'_>, reader: &mut Reader) -> Poll<Result<Received>> {
+        poll_recv_stream!(self.socket, cx, reader)
+    }
+
+    fn poll_send(&self, cx: &mut Context<'_>, data: &[u8], _to: Option<&Addr>) -> Poll<Result<usize>> {
+        poll_send_with!(self.socket, cx, poll_write_ready, self.socket.try_write(data))
+    }
+
+    fn poll_finish(&self, _cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(SockRef::from(&self.socket).shutdown(std::net::Shutdown::Write))
+    }
+
+    fn plain_socket(&self) -> Option<PlainSocket<'_>> {
+        Some(PlainSocket::Unix(&self.socket))
+    }
+}
+
+/// A UDP socket, connected to its one peer or open to all.
+#[derive(Debug)]
+pub(crate) struct Udp {
+    socket: UdpSocket,
+    local: SocketAddr,
+    peer: Option<SocketAddr>,
+}
+
+impl Udp {
+    pub(crate) fn new(socket: UdpSocket) -> Result<Self> {
+        let (local, peer) = (socket.local_addr()?, socket.peer_addr().ok());
+        Ok(Self { socket, local, peer })
+    }
+
+    fn try_send(&self, data: &[u8], to: Option<&Addr>) -> Result<usize> {
+        match (self.peer, to.and_then(Addr::ip)) {
+            (Some(_), _) => self.socket.try_send(data),
+            (None, Some(dest)) => self.socket.try_send_to(data, dest),
+            (None, None) => Err(ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
+impl Transport for Udp {
+    fn kind(&self) -> Kind {
+        Kind::Datagram
+    }
+
+    fn local_addr(&self) -> Addr {
+        self.local.into()
+    }
+
+    fn peer_addr(&self) -> Option<Addr> {
+        self.peer.map(Addr::Ip)
+    }
+
+    fn poll_recv(&self, cx: &mut Context<'_>, reader: &mut Reader) -> Poll<Result<Received>> {
+        loop {
+            ready!(self.socket.poll_recv_ready(cx))?;
+            match reader.fill(|buf| self.socket.try_recv_buf_from(buf)) {
+                Ok((data, (_, from))) => return Poll::Ready(Ok(Received::Data(data, Some(from.into())))),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    fn poll_send(&self, cx: &mut Context<'_>, data: &[u8], to: Option<&Addr>) -> Poll<Result<usize>> {
+        poll_send_with!(self.socket, cx, poll_send_ready, self.try_send(data, to))
+    }
+
+    fn poll_finish(&self, _cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
