@@ -24,10 +24,6 @@ impl<T> Queue<T> {
         Self { items: VecDeque::new(), bytes: 0, limits }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.items.len()
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
@@ -138,7 +134,7 @@ mod tests {
             let size = next() % 30;
             match next() % 4 {
                 0 => assert_eq!(queue.pop(), model.pop_front().map(|(n, _)| n)),
-                1 if queue.len() < 5 => {
+                1 if queue.items.len() < 5 => {
                     queue.unpop(n, size);
                     model.push_front((n, size));
                 }
@@ -154,7 +150,7 @@ mod tests {
                     assert_eq!(queue.push_dropping_oldest(n, size), dropped);
                 }
             }
-            assert_eq!((queue.len(), queue.bytes), (model.len(), total(&model)));
+            assert_eq!((queue.items.len(), queue.bytes), (model.len(), total(&model)));
         }
     }
 

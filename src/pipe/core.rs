@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Poll;
 
@@ -14,8 +14,9 @@ use tokio::sync::{Mutex as TurnLock, watch};
 use super::callbacks::{self, OnEnd, OnMessage, OnUp};
 use super::counters::Counting;
 use super::handle::Handle;
-use super::hub::Hub;
+use super::hub::{Hub, Listeners};
 use super::mailbox::WhenFull;
+use super::receive::Receiving;
 use super::serve::{Listener, Server};
 use super::transport::{Kind, Transport};
 use super::{Addr, End, HandlerId, NetConf, Pipe, SendError};
@@ -38,6 +39,10 @@ pub(crate) struct Life {
     pub(crate) done: bool,
 }
 
+const CLOSING: u8 = 1;
+const BY_HANDLER: u8 = 2;
+const WRITE_FINISHED: u8 = 4;
+
 /// Handlers that are in place before the first byte can arrive.
 #[derive(Clone, Default)]
 pub(crate) struct Handlers {
@@ -59,16 +64,22 @@ pub(crate) struct Core {
     pub(crate) runtime: Runtime,
     pub(crate) hub: Hub,
     pub(crate) counters: Counting,
+    /// The reading side; a server has none.
+    pub(crate) receiving: Option<Receiving>,
+    /// Those who wait for the end.
+    pub(crate) end_watchers: AtomicUsize,
     pub(crate) local: Addr,
     pub(crate) peer: Option<Addr>,
     pub(crate) life: watch::Sender<Life>,
     pub(crate) server: Option<Server>,
     /// The server that accepted this pipe.
-    pub(crate) parent: Weak<Core>,
+    pub(crate) parent: Option<Arc<Core>>,
     /// Whose turn it is to write.
     pub(crate) writer: Arc<TurnLock<()>>,
     /// Pipes that are linked to this one.
     pub(crate) sources: AtomicUsize,
+    /// The parts of `life` that each message asks for.
+    flags: AtomicU8,
     transport: Mutex<Option<Arc<dyn Transport>>>,
     raw: Mutex<Option<Socket>>,
     me: OnceLock<Weak<Handle>>,
@@ -78,7 +89,7 @@ pub(crate) struct Core {
 struct Parts {
     local: Addr,
     peer: Option<Addr>,
-    parent: Weak<Core>,
+    parent: Option<Arc<Core>>,
     transport: Option<Arc<dyn Transport>>,
     server: Option<Server>,
     raw: Option<Socket>,
@@ -90,7 +101,7 @@ impl Core {
         transport: Arc<dyn Transport>,
         setting: &Setting,
         handlers: Handlers,
-        parent: Weak<Self>,
+        parent: Option<Arc<Self>>,
     ) -> Pipe {
         let (local, peer) = (transport.local_addr(), transport.peer_addr());
         let when_full = match transport.kind() {
@@ -110,7 +121,7 @@ impl Core {
         let parts = Parts {
             local: listener.local.clone(),
             peer: None,
-            parent: Weak::new(),
+            parent: None,
             transport: None,
             server: Some(Server::new()),
             raw: None,
@@ -125,7 +136,7 @@ impl Core {
         let named = |addr: io::Result<socket2::SockAddr>| addr.ok().and_then(|a| a.as_socket()).map(Addr::Ip);
         let (local, peer) = (named(socket.local_addr()), named(socket.peer_addr()));
         let local = local.unwrap_or(Addr::Unnamed);
-        let parts = Parts { local, peer, parent: Weak::new(), transport: None, server: None, raw: Some(socket) };
+        let parts = Parts { local, peer, parent: None, transport: None, server: None, raw: Some(socket) };
         Self::build(parts, setting, Handlers::default(), WhenFull::Wait)
     }
 
@@ -137,6 +148,8 @@ impl Core {
             runtime: setting.runtime.clone(),
             hub: Hub::new(&setting.conf, when_full),
             counters: Counting::default(),
+            receiving: parts.transport.as_ref().map(|transport| Receiving::new(&setting.conf, transport.kind())),
+            end_watchers: AtomicUsize::new(0),
             local: parts.local,
             peer: parts.peer,
             life: watch::Sender::new(Life::default()),
@@ -144,6 +157,7 @@ impl Core {
             parent: parts.parent,
             writer: Arc::default(),
             sources: AtomicUsize::new(0),
+            flags: AtomicU8::new(0),
             transport: Mutex::new(parts.transport),
             raw: Mutex::new(parts.raw),
             me: OnceLock::new(),
@@ -185,6 +199,31 @@ impl Core {
         task::drive(&self.runtime, async move { core.note(callbacks::run(core.id, || handler(end)).await) });
     }
 
+    /// Changes who listens, and tells the drivers that deliver to them.
+    pub(crate) fn change_listeners(&self, change: impl FnOnce(&mut Listeners)) {
+        self.hub.change(change);
+        self.call_clients();
+    }
+
+    /// From now on `recv` gets every message.
+    pub(crate) fn claim(&self) {
+        if self.hub.claim() {
+            self.call_clients();
+        }
+    }
+
+    pub(crate) fn add_end(&self, id: HandlerId, handler: OnEnd) {
+        self.hub.add_end(id, handler);
+        self.call_clients();
+    }
+
+    /// Who listens to a server listens to its clients: their drivers look again.
+    fn call_clients(&self) {
+        for client in self.server.iter().flat_map(Server::all) {
+            client.hub.attention.raise();
+        }
+    }
+
     /// Counts a handler that panicked.
     pub(crate) fn note(&self, ran: Result<(), callbacks::Panicked>) {
         if ran.is_err() {
@@ -196,7 +235,7 @@ impl Core {
     /// Counts a message that came in, at the server too.
     pub(crate) fn count_in(&self, bytes: usize) {
         self.counters.received(bytes);
-        if let Some(parent) = self.parent.upgrade() {
+        if let Some(parent) = &self.parent {
             parent.counters.received(bytes);
         }
     }
@@ -204,7 +243,7 @@ impl Core {
     /// Counts a message that went out, at the server too.
     pub(crate) fn count_out(&self, bytes: usize) {
         self.counters.sent(bytes);
-        if let Some(parent) = self.parent.upgrade() {
+        if let Some(parent) = &self.parent {
             parent.counters.sent(bytes);
         }
     }
@@ -236,14 +275,32 @@ impl Core {
         let by_handler = callbacks::is_inside(self.id);
         self.life.send_if_modified(|life| {
             let first = !life.closing;
-            life.closing = true;
-            life.by_handler |= by_handler && first;
+            if first {
+                life.closing = true;
+                life.by_handler = by_handler;
+                self.flags.fetch_or(if by_handler { CLOSING | BY_HANDLER } else { CLOSING }, Ordering::AcqRel);
+            }
             first
         });
+        self.hub.attention.raise();
     }
 
     pub(crate) fn is_closing(&self) -> bool {
-        self.life.borrow().closing
+        self.flags.load(Ordering::Acquire) & CLOSING != 0
+    }
+
+    /// Closing, and not on the word of a handler that may still run.
+    pub(crate) fn is_closing_now(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & (CLOSING | BY_HANDLER) == CLOSING
+    }
+
+    pub(crate) fn is_write_finished(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & WRITE_FINISHED != 0
+    }
+
+    pub(crate) fn set_write_finished(&self) {
+        self.flags.fetch_or(WRITE_FINISHED, Ordering::AcqRel);
+        self.life.send_modify(|life| life.write_finished = true);
     }
 
     pub(crate) async fn done(&self) {
@@ -262,11 +319,10 @@ impl Core {
         let transport = self.transport().ok_or_else(|| self.why_closed())?;
         self.check_destination(transport.kind(), to)?;
         let _turn = self.writer.lock().await;
-        let state = *self.life.borrow();
-        if state.closing && !state.by_handler {
+        if self.is_closing_now() {
             return Err(self.why_closed());
         }
-        if state.write_finished {
+        if self.is_write_finished() {
             return Err(SendError::Finished);
         }
         self.unless_closed(write(&*transport, data, to)).await.map_err(|source| self.send_error(source, to))?;
@@ -304,11 +360,11 @@ impl Core {
     pub(crate) async fn finish(&self) -> Result<(), SendError> {
         let transport = self.transport().ok_or_else(|| self.why_closed())?;
         let _turn = self.writer.lock().await;
-        if self.life.borrow().write_finished {
+        if self.is_write_finished() {
             return Ok(());
         }
         let shut = self.unless_closed(poll_fn(|cx| transport.poll_finish(cx))).await;
-        self.life.send_modify(|life| life.write_finished = true);
+        self.set_write_finished();
         match shut {
             // The peer is gone already: it will not miss the word.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),

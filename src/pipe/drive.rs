@@ -1,55 +1,75 @@
 //! Waits: the one task of a connected pipe: it reads, delivers, and ends everything at the end.
 
-use std::future::poll_fn;
-use std::io;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use super::core::Core;
-use super::dedup::Window;
+use super::core::{Core, Life};
 use super::handle::Message;
-use super::hub::Listeners;
-use super::transport::{Kind, Reader, Received};
-use super::{Addr, End, callbacks, error, join};
+use super::hub::{Listeners, Seen};
+use super::receive::{Receiving, Step};
+use super::{End, callbacks, join};
 
 /// How long closing waits for the last bytes of a layer above the socket (TLS's goodbye).
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 /// How long closing waits for one handler of the end.
 const END_HANDLER_LIMIT: Duration = Duration::from_secs(5);
-/// Errors in a row, with no datagram between them, after which a datagram pipe counts as broken.
-const DATAGRAM_ERRORS: u32 = 64;
 
 /// Runs a connected pipe from its first byte to its end.
 pub(crate) async fn drive(core: Arc<Core>) {
     let _done = Done(core.clone());
-    let mut life = core.life.subscribe();
-    let end = tokio::select! {
-        biased;
-        _ = life.wait_for(|life| life.closing && !life.by_handler) => End::Closed,
-        end = receive(&core) => end,
-    };
+    let end = unless_closing(&core, receive(&core)).await;
     core.life.send_modify(|life| life.ended = Some(end));
     end_queues(&core, end);
     tell_links(&core, end).await;
     run_ends(&core, end).await;
-    if let Some(parent) = core.parent.upgrade() {
+    if let Some(parent) = &core.parent {
         parent.release_client(core.id);
     }
     if end == End::Finished || (matches!(end, End::Broken(_)) && !core.conf.do_close) {
         // Sending may go on: a half-closed stream waits for its owner, or for its own last byte.
-        let _ = life.wait_for(|life| life.closing || (life.write_finished && end == End::Finished)).await;
+        let over = |life: &Life| life.closing || (life.write_finished && end == End::Finished);
+        let _ = core.life.subscribe().wait_for(over).await;
     }
     release(&core, end).await;
 }
 
-/// Reads until the end. Each turn reads once and delivers once; tokio's budget bounds a task's run.
+/// Runs `work` until its end, or until the pipe is to close and no handler of its own is in the way.
+async fn unless_closing(core: &Arc<Core>, work: impl Future<Output = End>) -> End {
+    let mut work = pin!(work);
+    let mut watching = None;
+    poll_fn(|cx| {
+        if watching.as_ref().is_none_or(|known: &Waker| !known.will_wake(cx.waker())) {
+            core.hub.attention.watch(cx);
+            watching = Some(cx.waker().clone());
+        }
+        if core.is_closing_now() { Poll::Ready(End::Closed) } else { work.as_mut().poll(cx) }
+    })
+    .await
+}
+
+/// The listeners as the driver saw them last, of the pipe and of its server.
+#[derive(Default)]
+struct Ears {
+    own: Seen,
+    above: Seen,
+}
+
+/// Reads until the end, or leaves the reading to the receivers while nobody else listens. Each turn
+/// reads once and delivers once; tokio's budget bounds a task's run.
 async fn receive(core: &Arc<Core>) -> End {
-    let Some(transport) = core.transport() else { return End::Closed };
-    let mut reader = Reader::new(reader_room(core, transport.kind()));
-    let mut window = core.conf.enable_msg_ids.then(|| Window::new(core.conf.max_msg_ids));
-    let mut errors = 0;
-    loop {
-        let listeners = core.hub.listeners();
+    let (Some(transport), Some(receiving)) = (core.transport(), &core.receiving) else { return End::Closed };
+    let mut ears = Ears::default();
+    while !core.is_closing() {
+        let listeners = ears.own.refresh(&core.hub);
+        if core.only_receivers_listen(&listeners) {
+            if let Some(end) = leave_to_receivers(core, receiving).await {
+                return end;
+            }
+            continue;
+        }
         if !listeners.is_empty() {
             hand_over(core, &listeners).await;
             if let Some(link) = join::target(core, &*transport, &listeners) {
@@ -59,69 +79,44 @@ async fn receive(core: &Arc<Core>) -> End {
                 }
             }
         }
-        let received = tokio::select! {
-            biased;
-            received = poll_fn(|cx| transport.poll_recv(cx, &mut reader)) => received,
-            () = core.hub.changed.notified() => continue,
-        };
-        match received {
-            Ok(Received::End) => return End::Finished,
-            Ok(Received::Data(data, from)) => {
-                errors = 0;
-                let from = from.or_else(|| core.peer.clone()).unwrap_or(Addr::Unnamed);
-                take(core, Message { data, from }, &mut window).await;
-            }
-            Err(error) => match survive(core, transport.kind(), &error, &mut errors) {
-                Some(end) => return end,
-                None => continue,
-            },
-        }
-        if core.is_closing() {
-            return End::Closed;
+        // The task watches the attention flag already: see `unless_closing`.
+        let step = poll_fn(|cx| match core.hub.attention.lower() {
+            true => Poll::Ready(None),
+            false => receiving.poll(core, &*transport, cx).map(Some),
+        });
+        match step.await {
+            None | Some(Step::Dropped) => {}
+            Some(Step::Message(message)) => deliver(core, &mut ears, message).await,
+            Some(Step::Refused(error)) => core.hub.inbox.refuse(error),
+            Some(Step::End(end)) => return end,
         }
     }
+    End::Closed
 }
 
-/// Room for one read: a datagram is read whole whatever `reader_limit` says, to know that it is too long.
-fn reader_room(core: &Core, kind: Kind) -> usize {
-    match kind {
-        Kind::Stream => core.conf.reader_limit,
-        Kind::Datagram => core.conf.reader_limit.max(1 << 16),
+/// Lets the receivers read until something changes; the end, if one came upon it.
+async fn leave_to_receivers(core: &Arc<Core>, receiving: &Receiving) -> Option<End> {
+    receiving.leave_to_receivers(true);
+    core.hub.inbox.stir();
+    core.hub.attention.wait().await;
+    let still = core.only_receivers_listen(&core.hub.listeners()) && !core.is_closing();
+    let end = receiving.end();
+    if !still || end.is_some() {
+        receiving.leave_to_receivers(false);
     }
-}
-
-/// An error ends a stream; of datagrams one is told to the receiver, and many in a row are the end.
-fn survive(core: &Core, kind: Kind, error: &io::Error, errors: &mut u32) -> Option<End> {
-    *errors += 1;
-    if kind == Kind::Stream || *errors > DATAGRAM_ERRORS {
-        tracing::debug!(pipe = core.id, %error, "the pipe broke");
-        return Some(End::Broken(error.kind()));
-    }
-    core.counters.failed();
-    core.hub.inbox.refuse(error::refused(core.peer.as_ref().and_then(Addr::ip), error));
-    None
-}
-
-/// Counts a message, drops it where it is a duplicate or too long, and delivers it otherwise.
-async fn take(core: &Arc<Core>, message: Message, window: &mut Option<Window>) {
-    core.count_in(message.data.len());
-    if message.data.len() > core.conf.reader_limit {
-        core.counters.dropped(1);
-    } else if window.as_mut().is_some_and(|window| !window.is_new(&message.from, &message.data)) {
-        core.counters.duplicate();
-    } else {
-        deliver(core, message).await;
-    }
+    end
 }
 
 /// To the links, the handlers and the subscriptions, of the pipe and of its server, and to the inbox.
-async fn deliver(core: &Arc<Core>, message: Message) {
-    let own = core.hub.listeners();
-    spread(core, core, &own, &message).await;
+async fn deliver(core: &Arc<Core>, ears: &mut Ears, message: Message) {
+    let own = ears.own.refresh(&core.hub);
     let mut heard = !own.is_empty();
-    if let Some(parent) = core.parent.upgrade() {
-        let above = parent.hub.listeners();
-        spread(core, &parent, &above, &message).await;
+    if heard {
+        spread(core, core, &own, &message).await;
+    }
+    if let Some(parent) = &core.parent {
+        let above = ears.above.refresh(&parent.hub);
+        spread(core, parent, &above, &message).await;
         heard |= !above.is_empty() || parent.hub.is_claimed();
         if parent.hub.is_claimed() {
             let bytes = message.data.len();
@@ -147,7 +142,10 @@ async fn put_inbox(core: &Arc<Core>, message: Message) {
         tokio::select! {
             biased;
             _ = core.hub.inbox.put(message.clone(), bytes) => return,
-            () = core.hub.changed.notified() => {
+            () = core.hub.attention.wait() => {
+                if core.is_closing() {
+                    return;
+                }
                 let listeners = core.hub.listeners();
                 if !listeners.is_empty() && !core.hub.is_claimed() {
                     hand_over(core, &listeners).await;
@@ -189,6 +187,9 @@ async fn spread(core: &Arc<Core>, owner: &Arc<Core>, listeners: &Listeners, mess
 }
 
 fn end_queues(core: &Core, end: End) {
+    if let Some(receiving) = &core.receiving {
+        receiving.leave_to_receivers(false);
+    }
     core.hub.inbox.end(end);
     for sub in &core.hub.listeners().subs {
         sub.mailbox.end(end);
@@ -205,7 +206,7 @@ async fn tell_links(core: &Arc<Core>, end: End) {
 /// Runs the handlers of the end, those of the server after the pipe's own.
 pub(crate) async fn run_ends(core: &Arc<Core>, end: End) {
     let mut handlers = core.hub.take_ends();
-    if let Some(parent) = core.parent.upgrade() {
+    if let Some(parent) = &core.parent {
         handlers.extend(parent.hub.ends());
     }
     for handler in handlers {
@@ -221,7 +222,7 @@ async fn release(core: &Arc<Core>, end: End) {
     core.begin_close();
     let _turn = core.writer.lock().await;
     let Some(transport) = core.take_transport() else { return };
-    if !matches!(end, End::Broken(_)) && !core.life.borrow().write_finished {
+    if !matches!(end, End::Broken(_)) && !core.is_write_finished() {
         let goodbye = poll_fn(|cx| transport.poll_finish(cx));
         let _ = tokio::time::timeout(GOODBYE_LIMIT, goodbye).await;
     }
@@ -237,11 +238,11 @@ impl Drop for Done {
         let end = core.end().unwrap_or(End::Closed);
         end_queues(core, end);
         core.hub.clear();
-        if let Some(parent) = core.parent.upgrade() {
+        if let Some(parent) = &core.parent {
             parent.forget(core.id);
         }
+        core.begin_close();
         core.life.send_modify(|life| {
-            life.closing = true;
             life.ended.get_or_insert(end);
             life.done = true;
         });

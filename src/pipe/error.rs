@@ -64,7 +64,7 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.kind.source()
+        std::error::Error::source(&*self.kind)
     }
 }
 
@@ -153,10 +153,6 @@ impl From<OpenError> for io::Error {
 }
 
 impl OpenFailure {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(self)
-    }
-
     fn io_kind(&self) -> io::ErrorKind {
         match self {
             Self::Destination { .. } | Self::Options { .. } => io::ErrorKind::InvalidInput,

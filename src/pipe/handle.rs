@@ -143,8 +143,8 @@ impl Pipe {
         if self.core().is_raw() {
             return Err(RecvError::SocketOnly);
         }
-        self.core().hub.claim();
-        within(limit.into(), &self.core().hub.inbox).await
+        self.core().claim();
+        self.core().recv(limit.into()).await
     }
 
     /// Exactly `n` bytes, however the stream cuts them into messages; the rest of the last message
@@ -174,7 +174,7 @@ impl Pipe {
     pub async fn request(&self, data: impl AsRef<[u8]>) -> std::io::Result<Message> {
         let tries = if self.is_datagram() { self.core().conf.send_retry + 1 } else { 1 };
         let mut last = RecvError::TimedOut(Duration::ZERO);
-        self.core().hub.claim();
+        self.core().claim();
         for _ in 0..tries {
             self.send(data.as_ref()).await?;
             match self.recv_from().await {
@@ -190,7 +190,7 @@ impl Pipe {
         let core = self.core();
         let when_full = if self.is_datagram() { WhenFull::DropOldest } else { WhenFull::Wait };
         let sub = Arc::new(Sub { filter, mailbox: Mailbox::new(core.conf.limits(), when_full) });
-        core.hub.change(|listeners| listeners.subs.push(sub.clone()));
+        core.change_listeners(|listeners| listeners.subs.push(sub.clone()));
         if let Some(end) = core.end() {
             sub.mailbox.end(end);
         }
@@ -208,14 +208,14 @@ impl Pipe {
         R: Outcome<S>,
     {
         let id = HandlerId::next();
-        self.core().hub.change(|listeners| listeners.handlers.push((id, on_message(handler))));
+        self.core().change_listeners(|listeners| listeners.handlers.push((id, on_message(handler))));
         id
     }
 
     /// Takes a message handler away. False when it is not there.
     pub fn del_msg_cb(&self, id: HandlerId) -> bool {
         let mut found = false;
-        self.core().hub.change(|listeners| {
+        self.core().change_listeners(|listeners| {
             let before = listeners.handlers.len();
             listeners.handlers.retain(|(other, _)| *other != id);
             found = listeners.handlers.len() < before;
@@ -252,7 +252,7 @@ impl Pipe {
         R: Outcome<S>,
     {
         let (id, handler) = (HandlerId::next(), on_end(handler));
-        self.core().hub.add_end(id, handler);
+        self.core().add_end(id, handler);
         // The end may have come before the handler did: then nobody else will run it.
         if let Some(end) = self.core().end() {
             for handler in self.core().hub.take_ends() {
@@ -271,7 +271,7 @@ impl Pipe {
     /// `other` stays open at least as long as it is linked. Twice the same link is one.
     pub fn add_pipe(&self, other: &Pipe) {
         let mut added = false;
-        self.core().hub.change(|listeners| {
+        self.core().change_listeners(|listeners| {
             added = !listeners.links.iter().any(|link| link.is_same(other));
             if added {
                 listeners.links.push(other.clone());
@@ -285,7 +285,7 @@ impl Pipe {
     /// Takes a link away. False when it is not there.
     pub fn del_pipe(&self, other: &Pipe) -> bool {
         let mut removed = None;
-        self.core().hub.change(|listeners| {
+        self.core().change_listeners(|listeners| {
             let at = listeners.links.iter().position(|link| link.is_same(other));
             removed = at.map(|at| listeners.links.remove(at));
         });
@@ -310,6 +310,7 @@ impl Pipe {
     ///
     /// Cancel safe.
     pub async fn ended(&self) -> End {
+        let _watching = self.core().watch_end();
         let mut life = self.core().life.subscribe();
         let end = life.wait_for(|life| life.ended.is_some()).await;
         end.ok().and_then(|life| life.ended).unwrap_or(End::Closed)
@@ -382,18 +383,6 @@ impl fmt::Debug for Pipe {
     }
 }
 
-/// Takes from a mailbox within a limit.
-pub(crate) async fn within<T>(limit: Option<Duration>, mailbox: &Mailbox<T>) -> Result<T, RecvError> {
-    if let Some(taken) = mailbox.try_take() {
-        return taken;
-    }
-    match limit {
-        None => mailbox.take().await,
-        Some(limit) if limit.is_zero() => Err(RecvError::TimedOut(limit)),
-        Some(limit) => tokio::time::timeout(limit, mailbox.take()).await.unwrap_or(Err(RecvError::TimedOut(limit))),
-    }
-}
-
 /// Bytes gathered from several messages, put back where they came from unless they are complete.
 struct Gathered<'a> {
     pipe: &'a Pipe,
@@ -423,7 +412,7 @@ impl Gathered<'_> {
         let rest = std::mem::take(&mut self.bytes).freeze();
         if let Some(from) = self.from.take().filter(|_| !rest.is_empty()) {
             let bytes = rest.len();
-            self.pipe.core().hub.inbox.put_back(Message { data: rest, from }, bytes);
+            self.pipe.core().put_back(Message { data: rest, from }, bytes);
         }
     }
 }

@@ -1,14 +1,13 @@
 //! Holds: who listens to a pipe.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use tokio::sync::Notify;
 
 use super::callbacks::{HandlerId, OnEnd, OnMessage, OnUp};
 use super::handle::Message;
 use super::mailbox::{Mailbox, WhenFull};
 use super::{Filter, NetConf, Pipe};
+use crate::base::attention::Attention;
 
 /// One subscription: its filter and its own queue.
 #[derive(Debug)]
@@ -39,6 +38,24 @@ impl Listeners {
     }
 }
 
+/// The listeners as a driver saw them last.
+#[derive(Clone, Default)]
+pub(crate) struct Seen {
+    version: Option<u64>,
+    listeners: Arc<Listeners>,
+}
+
+impl Seen {
+    /// The listeners of `hub` now; asking costs little while they do not change.
+    pub(crate) fn refresh(&mut self, hub: &Hub) -> Arc<Listeners> {
+        let version = hub.version.load(Ordering::Acquire);
+        if self.version != Some(version) {
+            *self = Self { version: Some(version), listeners: hub.listeners() };
+        }
+        self.listeners.clone()
+    }
+}
+
 /// Handlers of the beginning and the end.
 #[derive(Default)]
 struct Lifecycle {
@@ -55,9 +72,12 @@ pub(crate) struct Hub {
     listeners: Mutex<Arc<Listeners>>,
     lifecycle: Mutex<Lifecycle>,
     claimed: AtomicBool,
+    awaits_end: AtomicBool,
     pub(crate) inbox: Mailbox<Message>,
-    /// Wakes the driver: the listeners have changed.
-    pub(crate) changed: Notify,
+    /// Counts the changes of the listeners, so that a driver can keep what it saw.
+    version: AtomicU64,
+    /// Calls the driver: the listeners have changed, or the pipe is to close.
+    pub(crate) attention: Attention,
 }
 
 impl Hub {
@@ -66,8 +86,10 @@ impl Hub {
             listeners: Mutex::default(),
             lifecycle: Mutex::default(),
             claimed: AtomicBool::new(false),
+            awaits_end: AtomicBool::new(false),
             inbox: Mailbox::new(conf.limits(), when_full),
-            changed: Notify::new(),
+            version: AtomicU64::new(0),
+            attention: Attention::default(),
         }
     }
 
@@ -77,7 +99,8 @@ impl Hub {
 
     pub(crate) fn change(&self, change: impl FnOnce(&mut Listeners)) {
         change(Arc::make_mut(&mut self.lock_listeners()));
-        self.changed.notify_one();
+        self.version.fetch_add(1, Ordering::Release);
+        self.attention.raise();
     }
 
     /// True once somebody has called `recv`.
@@ -85,12 +108,13 @@ impl Hub {
         self.claimed.load(Ordering::Acquire)
     }
 
-    /// From now on the inbox gets every message, whoever else listens.
-    pub(crate) fn claim(&self) {
-        if !self.is_claimed() {
-            self.claimed.store(true, Ordering::Release);
-            self.changed.notify_one();
+    /// From now on the inbox gets every message, whoever else listens. True the first time.
+    pub(crate) fn claim(&self) -> bool {
+        let first = !self.is_claimed() && !self.claimed.swap(true, Ordering::AcqRel);
+        if first {
+            self.attention.raise();
         }
+        first
     }
 
     pub(crate) fn add_up(&self, id: HandlerId, handler: OnUp) {
@@ -110,6 +134,8 @@ impl Hub {
 
     pub(crate) fn add_end(&self, id: HandlerId, handler: OnEnd) {
         self.lock_lifecycle().end.push((id, handler));
+        self.awaits_end.store(true, Ordering::Release);
+        self.attention.raise();
     }
 
     pub(crate) fn del_end(&self, id: HandlerId) -> bool {
@@ -117,6 +143,11 @@ impl Hub {
         let before = lifecycle.end.len();
         lifecycle.end.retain(|(other, _)| *other != id);
         lifecycle.end.len() < before
+    }
+
+    /// True when somebody wants to know of the end when it comes.
+    pub(crate) fn awaits_end(&self) -> bool {
+        self.awaits_end.load(Ordering::Acquire)
     }
 
     /// The end handlers of this pipe, for a pipe whose clients have them too.
@@ -132,6 +163,7 @@ impl Hub {
     /// Lets go of every listener, and with the links of the pipes that they kept open.
     pub(crate) fn clear(&self) {
         let listeners = std::mem::take(&mut *self.lock_listeners());
+        self.version.fetch_add(1, Ordering::Release);
         self.lock_lifecycle().up.clear();
         drop(listeners);
     }

@@ -35,7 +35,7 @@ impl Core {
 pub(crate) fn target(core: &Core, transport: &dyn Transport, listeners: &Listeners) -> Option<Pipe> {
     let link = listeners.only_link()?;
     let watched =
-        core.hub.is_claimed() || core.conf.enable_msg_ids || core.parent.upgrade().is_some_and(|p| p.listens());
+        core.hub.is_claimed() || core.conf.enable_msg_ids || core.parent.as_ref().is_some_and(|p| p.listens());
     let plain = |transport: &dyn Transport| cfg!(target_os = "linux") && transport.plain_socket().is_some();
     (!watched && plain(transport) && plain(&*link.core().transport()?)).then(|| link.clone())
 }
@@ -93,7 +93,7 @@ async fn run(
         let filled = tokio::select! {
             biased;
             filled = source.read_with(|| held.fill(&source)) => filled,
-            () = core.hub.changed.notified() => return Ok(None),
+            () = core.hub.attention.wait() => return Ok(None),
         };
         let n = filled.map_err(|error| Failure { error, of_source: true })?;
         if n == 0 {
@@ -101,7 +101,7 @@ async fn run(
         }
         core.count_in(n);
         let _turn = sink.writer.lock().await;
-        if sink.life.borrow().write_finished {
+        if sink.is_write_finished() {
             return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());
         }
         while held.held() > 0 {

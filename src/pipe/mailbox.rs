@@ -1,8 +1,13 @@
 //! Waits: a bounded queue between the driver of a pipe and whoever receives.
 
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{End, RecvError};
 use crate::base::queue::{Limits, Queue};
@@ -23,6 +28,8 @@ pub(crate) struct Mailbox<T> {
     when_full: WhenFull,
     readable: Notify,
     space: Notify,
+    /// For receivers that wait no longer than a limit.
+    pub(crate) timer: Timer,
 }
 
 #[derive(Debug)]
@@ -37,7 +44,13 @@ struct State<T> {
 impl<T> Mailbox<T> {
     pub(crate) fn new(limits: Limits, when_full: WhenFull) -> Self {
         let state = State { queue: Queue::new(limits), end: None, refusal: None };
-        Self { state: Mutex::new(state), when_full, readable: Notify::new(), space: Notify::new() }
+        Self {
+            state: Mutex::new(state),
+            when_full,
+            readable: Notify::new(),
+            space: Notify::new(),
+            timer: Timer::default(),
+        }
     }
 
     /// Puts an item in, waiting for space where that is the rule. Returns how many were dropped.
@@ -46,8 +59,7 @@ impl<T> Mailbox<T> {
     pub(crate) async fn put(&self, item: T, bytes: usize) -> usize {
         let mut item = Some(item);
         loop {
-            let space = self.space.notified();
-            let mut space = std::pin::pin!(space);
+            let mut space = pin!(self.space.notified());
             space.as_mut().enable();
             match self.try_put(&mut item, bytes) {
                 Some(dropped) => return dropped,
@@ -111,14 +123,36 @@ impl<T> Mailbox<T> {
             if let Some(taken) = self.try_take() {
                 return taken;
             }
-            let readable = self.readable.notified();
-            let mut readable = std::pin::pin!(readable);
-            readable.as_mut().enable();
-            if let Some(taken) = self.try_take() {
-                return taken;
-            }
-            readable.await;
+            self.wait_while(|| true).await;
         }
+    }
+
+    /// Waits until there is something to take, unless `waits` says, once this is noted down, that it
+    /// is not to wait. It may return with nothing there.
+    pub(crate) async fn wait_while(&self, waits: impl FnOnce() -> bool) {
+        let mut readable = pin!(self.readable.notified());
+        readable.as_mut().enable();
+        if self.has_news() || !waits() {
+            return;
+        }
+        readable.await;
+    }
+
+    fn has_news(&self) -> bool {
+        let state = self.lock();
+        !state.queue.is_empty() || state.end.is_some() || state.refusal.is_some()
+    }
+
+    /// Wakes whoever waits, with nothing to take.
+    pub(crate) fn stir(&self) {
+        self.readable.notify_waiters();
+    }
+
+    /// Takes the next item within `limit`: zero only takes what is there, `None` waits for ever.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn take_within(&self, limit: Option<Duration>) -> Result<T, RecvError> {
+        self.timer.within(limit, || self.try_take(), self.take()).await
     }
 
     /// Puts an item back in front, where it came from.
@@ -139,6 +173,7 @@ impl<T> Mailbox<T> {
         self.readable.notify_waiters();
         self.readable.notify_one();
         self.space.notify_waiters();
+        self.timer.forget();
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -148,5 +183,62 @@ impl<T> Mailbox<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         // Nothing panics while the lock is held; were it so, the queue would still be whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The timer of the last receiver, which the next one takes over: setting one anew for each message
+/// costs more than waking for an old one every now and then.
+#[derive(Debug, Default)]
+pub(crate) struct Timer(Mutex<Option<Pin<Box<Sleep>>>>);
+
+impl Timer {
+    /// What `next` yields within `limit`. Zero asks `now` only, and so is `now` asked first.
+    pub(crate) async fn within<T>(
+        &self,
+        limit: Option<Duration>,
+        now: impl Fn() -> Option<Result<T, RecvError>>,
+        next: impl Future<Output = Result<T, RecvError>>,
+    ) -> Result<T, RecvError> {
+        let Some(limit) = limit else { return next.await };
+        if limit.is_zero() {
+            return now().unwrap_or(Err(RecvError::TimedOut(limit)));
+        }
+        let mut next = pin!(next);
+        if let Poll::Ready(taken) = poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await {
+            return taken;
+        }
+        let deadline = Instant::now() + limit;
+        let mut timer = self.until(deadline);
+        let taken = loop {
+            tokio::select! {
+                biased;
+                taken = &mut next => break taken,
+                () = &mut timer => {
+                    if Instant::now() >= deadline {
+                        return Err(RecvError::TimedOut(limit));
+                    }
+                    timer.as_mut().reset(deadline);
+                }
+            }
+        };
+        *self.lock() = Some(timer);
+        taken
+    }
+
+    /// A timer that fires at `deadline` or before.
+    fn until(&self, deadline: Instant) -> Pin<Box<Sleep>> {
+        let kept = self.lock().take();
+        match kept {
+            Some(timer) if timer.deadline() <= deadline && !timer.is_elapsed() => timer,
+            _ => Box::pin(sleep_until(deadline)),
+        }
+    }
+
+    fn forget(&self) {
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Pin<Box<Sleep>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

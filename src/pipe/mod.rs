@@ -28,6 +28,7 @@ mod join;
 mod mailbox;
 mod open;
 mod reader;
+mod receive;
 mod serve;
 mod stream;
 mod subscription;

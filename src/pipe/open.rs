@@ -4,7 +4,7 @@ use std::future::{Future, IntoFuture};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::{fmt, io};
 
 use bytes::Bytes;
@@ -272,7 +272,7 @@ impl Opening {
         Ok(match made {
             Made::Raw(socket) => Core::raw(socket, setting),
             Made::Listener(listener) => Core::listening(listener, setting, handlers),
-            Made::Transport(transport) => Core::connected(transport, setting, handlers, Weak::new()),
+            Made::Transport(transport) => Core::connected(transport, setting, handlers, None),
         })
     }
 
@@ -374,7 +374,8 @@ impl Opening {
         let shown = path.display().to_string();
         let made = socket.set_nonblocking(true).and_then(|()| tokio::net::UnixListener::from_std(socket.into()));
         let listener = registered(&shown, made)?;
-        Ok(Made::Listener(self.listener(ListenSocket::Unix(listener, file), Addr::Unix(path.into()))))
+        let listener = self.listener(ListenSocket::Unix(listener), Addr::Unix(path.into()));
+        Ok(Made::Listener(Listener { _file: file, ..listener }))
     }
 
     fn listener(&self, socket: ListenSocket, local: Addr) -> Listener {
@@ -382,6 +383,8 @@ impl Opening {
             socket,
             local,
             options: self.conf.socket.clone(),
+            #[cfg(unix)]
+            _file: None,
             #[cfg(feature = "tls")]
             tls: self.conf.tls_server.clone().map(|server| (server, self.conf.ssl_handshake)),
         }
@@ -495,7 +498,7 @@ impl Pipe {
     pub fn over(transport: impl Transport, conf: NetConf) -> Result<Self, OpenError> {
         let runtime = conf.runtime.clone().or_else(|| Runtime::try_current().ok()).ok_or(OpenFailure::NoRuntime)?;
         let setting = Setting { conf: Arc::new(conf), runtime };
-        Ok(Core::connected(Arc::new(transport), &setting, Handlers::default(), Weak::new()))
+        Ok(Core::connected(Arc::new(transport), &setting, Handlers::default(), None))
     }
 
     /// Two ends of a stream in memory: each holds up to `room` bytes that the other has not read.

@@ -34,6 +34,9 @@ pub(crate) struct Listener {
     pub(crate) socket: ListenSocket,
     pub(crate) local: Addr,
     pub(crate) options: SocketOptions,
+    /// The file of a Unix socket, removed with the listener if it is ours.
+    #[cfg(unix)]
+    pub(crate) _file: Option<net::socket::UnixPath>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<(super::tls::TlsServer, Duration)>,
 }
@@ -41,8 +44,7 @@ pub(crate) struct Listener {
 pub(crate) enum ListenSocket {
     Tcp(TcpListener),
     #[cfg(unix)]
-    /// With the file to remove at the end, if it is ours.
-    Unix(UnixListener, Option<net::socket::UnixPath>),
+    Unix(UnixListener),
 }
 
 type Handshaken = io::Result<Arc<dyn Transport>>;
@@ -57,7 +59,7 @@ impl Listener {
                 Accepted::Tcp(socket)
             }
             #[cfg(unix)]
-            ListenSocket::Unix(listener, _) => Accepted::Unix(listener.accept().await?.0),
+            ListenSocket::Unix(listener) => Accepted::Unix(listener.accept().await?.0),
         };
         #[cfg(feature = "tls")]
         let tls = self.tls.clone();
@@ -132,7 +134,7 @@ impl Server {
         clients.values().filter_map(|client| client.core.upgrade()).find(|core| core.peer.as_ref() == Some(peer))
     }
 
-    fn all(&self) -> Vec<Arc<Core>> {
+    pub(crate) fn all(&self) -> Vec<Arc<Core>> {
         self.lock().values().filter_map(|client| client.core.upgrade()).collect()
     }
 
@@ -224,7 +226,7 @@ async fn rest(core: &Core, error: &io::Error) {
 async fn admit(core: &Arc<Core>, transport: Arc<dyn Transport>) {
     let Some(server) = &core.server else { return };
     let setting = Setting { conf: core.conf.clone(), runtime: core.runtime.clone() };
-    let pipe = Core::connected(transport, &setting, super::core::Handlers::default(), Arc::downgrade(core));
+    let pipe = Core::connected(transport, &setting, super::core::Handlers::default(), Some(core.clone()));
     let kept = core.listens();
     let client = Client { core: Arc::downgrade(pipe.core()), kept: kept.then(|| pipe.clone()) };
     server.lock().insert(pipe.core().id, client);

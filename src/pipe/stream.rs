@@ -31,7 +31,7 @@ pub struct PipeStream {
 
 impl PipeStream {
     pub(crate) async fn new(pipe: Pipe) -> Self {
-        pipe.core().hub.claim();
+        pipe.core().claim();
         let turn = pipe.core().writer.clone().lock_owned().await;
         Self { transport: pipe.core().transport(), pipe, rest: Bytes::new(), next: None, _turn: turn }
     }
@@ -54,7 +54,7 @@ impl PipeStream {
             Some(taken) => taken,
             None => {
                 let core = core.clone();
-                let next = self.next.get_or_insert_with(|| Box::pin(async move { core.hub.inbox.take().await }));
+                let next = self.next.get_or_insert_with(|| Box::pin(async move { core.next_message().await }));
                 let taken = ready!(next.as_mut().poll(cx));
                 self.next = None;
                 taken
@@ -100,7 +100,7 @@ impl AsyncWrite for PipeStream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(transport) = &self.transport else { return Poll::Ready(Ok(())) };
         let shut = ready!(transport.poll_finish(cx));
-        self.pipe.core().life.send_modify(|life| life.write_finished = true);
+        self.pipe.core().set_write_finished();
         Poll::Ready(match shut {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
             shut => shut,

@@ -10,7 +10,7 @@ use futures_core::Stream;
 
 use super::RecvError;
 use super::core::Core;
-use super::handle::{Message, within};
+use super::handle::Message;
 use super::hub::Sub;
 
 type Next = Pin<Box<dyn Future<Output = Result<Message, RecvError>> + Send>>;
@@ -38,7 +38,7 @@ impl Subscription {
     ///
     /// Cancel safe.
     pub async fn recv(&self) -> Result<Message, RecvError> {
-        within(self.default_limit, &self.sub.mailbox).await
+        self.sub.mailbox.take_within(self.default_limit).await
     }
 
     /// The next message within `limit`: zero only takes what is there, `None` waits for ever.
@@ -46,7 +46,7 @@ impl Subscription {
     /// # Errors
     /// As [`recv`](Self::recv). Cancel safe.
     pub async fn recv_within(&self, limit: impl Into<Option<Duration>>) -> Result<Message, RecvError> {
-        within(limit.into(), &self.sub.mailbox).await
+        self.sub.mailbox.take_within(limit.into()).await
     }
 
     /// Ends the subscription; what is in its queue is dropped.
@@ -59,7 +59,7 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         self.sub.mailbox.end(super::End::Closed);
         if let Some(core) = self.core.upgrade() {
-            core.hub.change(|listeners| listeners.subs.retain(|sub| !Arc::ptr_eq(sub, &self.sub)));
+            core.change_listeners(|listeners| listeners.subs.retain(|sub| !Arc::ptr_eq(sub, &self.sub)));
         }
     }
 }

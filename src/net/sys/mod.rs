@@ -5,6 +5,8 @@
 mod linux;
 #[cfg(not(target_os = "linux"))]
 mod other;
+#[cfg(unix)]
+mod recv;
 #[cfg(target_os = "linux")]
 mod splice;
 
@@ -12,5 +14,7 @@ mod splice;
 pub(crate) use linux::{links, route_table};
 #[cfg(not(target_os = "linux"))]
 pub(crate) use other::{links, route_table};
+#[cfg(unix)]
+pub(crate) use recv::recv;
 #[cfg(target_os = "linux")]
 pub(crate) use splice::KernelPipe;

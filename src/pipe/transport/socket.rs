@@ -12,7 +12,10 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::net::{TcpStream, UdpSocket};
 
+use bytes::BufMut;
+
 use super::{Addr, Kind, Reader, Received, Transport};
+use crate::net::sys;
 
 /// A stream socket whose bytes are the pipe's own.
 #[derive(Debug, Clone, Copy)]
@@ -54,12 +57,27 @@ impl AsFd for PlainSocket<'_> {
     }
 }
 
-/// Reads once a stream socket is ready; `try_read` tells 0 at the end of the stream.
+/// Reads once a stream socket is ready.
+///
+/// A read that leaves room has emptied the socket: the readiness is cleared with it, and the next
+/// read waits at once instead of asking the kernel in vain.
 macro_rules! poll_recv_stream {
     ($socket:expr, $cx:expr, $reader:expr) => {
         loop {
             ready!($socket.poll_read_ready($cx))?;
-            match $reader.fill(|buf| $socket.try_read_buf(buf)) {
+            let read = $reader.fill(|buf| {
+                let mut emptied = None;
+                let read = $socket.try_io(Interest::READABLE, || {
+                    let n = sys::recv(&$socket, buf)?;
+                    if n > 0 && buf.has_remaining_mut() {
+                        emptied = Some(n);
+                        return Err(ErrorKind::WouldBlock.into());
+                    }
+                    Ok(n)
+                });
+                emptied.map_or(read, Ok)
+            });
+            match read {
                 Ok((_, 0)) => return Poll::Ready(Ok(Received::End)),
                 Ok((data, _)) => return Poll::Ready(Ok(Received::Data(data, None))),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}

@@ -1,0 +1,236 @@
+//! Waits: reading a transport, by the driver for all who listen, or straight by whoever receives.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::sync::Mutex as TurnLock;
+
+use super::core::Core;
+use super::dedup::Window;
+use super::handle::Message;
+use super::hub::Listeners;
+use super::transport::{Kind, Reader, Received, Transport};
+use super::{Addr, End, NetConf, RecvError, error};
+use crate::base::attention::Attention;
+
+/// Errors in a row, with no datagram between them, after which a datagram pipe counts as broken.
+const DATAGRAM_ERRORS: u32 = 64;
+
+/// What one read came to.
+pub(crate) enum Step {
+    /// A message for those who listen.
+    Message(Message),
+    /// A duplicate, or too long: counted and dropped.
+    Dropped,
+    /// A datagram of ours was refused; the pipe goes on.
+    Refused(RecvError),
+    /// Nothing more will come.
+    End(End),
+}
+
+/// The reading side of a pipe.
+///
+/// While `recv` alone listens, the receiving task reads the socket itself: no other task runs and
+/// no queue is passed. Otherwise the driver reads and delivers.
+#[derive(Debug)]
+pub(crate) struct Receiving {
+    state: Mutex<State>,
+    /// Whose turn it is among the receivers.
+    turn: TurnLock<()>,
+    /// Calls the receiver that reads: the driver takes over, or something was put into the inbox.
+    pub(crate) call: Attention,
+}
+
+#[derive(Debug)]
+struct State {
+    by_receivers: bool,
+    /// The end that a receiver came upon, for the driver.
+    end: Option<End>,
+    reader: Reader,
+    window: Option<Window>,
+    errors: u32,
+}
+
+impl Receiving {
+    pub(crate) fn new(conf: &NetConf, kind: Kind) -> Self {
+        // A datagram is read whole whatever `reader_limit` says, to know that it is too long.
+        let room = match kind {
+            Kind::Stream => conf.reader_limit,
+            Kind::Datagram => conf.reader_limit.max(1 << 16),
+        };
+        let window = conf.enable_msg_ids.then(|| Window::new(conf.max_msg_ids));
+        let state = State { by_receivers: false, end: None, reader: Reader::new(room), window, errors: 0 };
+        Self { state: Mutex::new(state), turn: TurnLock::new(()), call: Attention::default() }
+    }
+
+    /// Leaves the reading to the receivers, or takes it from them.
+    pub(crate) fn leave_to_receivers(&self, leave: bool) {
+        let before = std::mem::replace(&mut self.lock().by_receivers, leave);
+        if before && !leave {
+            self.call.raise();
+        }
+    }
+
+    fn is_by_receivers(&self) -> bool {
+        self.lock().by_receivers
+    }
+
+    /// The end that a receiver came upon.
+    pub(crate) fn end(&self) -> Option<End> {
+        self.lock().end
+    }
+
+    /// Reads once, for the driver.
+    pub(crate) fn poll(&self, core: &Core, transport: &dyn Transport, cx: &mut Context<'_>) -> Poll<Step> {
+        self.lock().poll(core, transport, cx)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn poll(&mut self, core: &Core, transport: &dyn Transport, cx: &mut Context<'_>) -> Poll<Step> {
+        Poll::Ready(match ready!(transport.poll_recv(cx, &mut self.reader)) {
+            Ok(Received::End) => Step::End(End::Finished),
+            Ok(Received::Data(data, from)) => {
+                let from = from.or_else(|| core.peer.clone()).unwrap_or(Addr::Unnamed);
+                self.sift(core, Message { data, from })
+            }
+            Err(error) => self.survive(core, transport.kind(), &error),
+        })
+    }
+
+    /// Counts a message, and drops it where it is a duplicate or too long.
+    fn sift(&mut self, core: &Core, message: Message) -> Step {
+        self.errors = 0;
+        core.count_in(message.data.len());
+        if message.data.len() > core.conf.reader_limit {
+            core.counters.dropped(1);
+            return Step::Dropped;
+        }
+        if self.window.as_mut().is_some_and(|window| !window.is_new(&message.from, &message.data)) {
+            core.counters.duplicate();
+            return Step::Dropped;
+        }
+        Step::Message(message)
+    }
+
+    /// An error ends a stream; of datagrams one is told to the receiver, and many in a row are the end.
+    fn survive(&mut self, core: &Core, kind: Kind, error: &io::Error) -> Step {
+        self.errors += 1;
+        if kind == Kind::Stream || self.errors > DATAGRAM_ERRORS {
+            tracing::debug!(pipe = core.id, %error, "the pipe broke");
+            return Step::End(End::Broken(error.kind()));
+        }
+        core.counters.failed();
+        Step::Refused(error::refused(core.peer.as_ref().and_then(Addr::ip), error))
+    }
+}
+
+/// Keeps the driver reading; see [`Core::watch_end`].
+pub(crate) struct EndWatch(Arc<Core>);
+
+impl Drop for EndWatch {
+    fn drop(&mut self) {
+        self.0.end_watchers.fetch_sub(1, Ordering::AcqRel);
+        self.0.hub.attention.raise();
+    }
+}
+
+impl Core {
+    /// The next message within `limit`: zero only takes what is there, `None` waits for ever.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn recv(&self, limit: Option<Duration>) -> Result<Message, RecvError> {
+        if limit.is_some_and(|limit| limit.is_zero()) {
+            return self.recv_now().await;
+        }
+        self.hub.inbox.timer.within(limit, || None, self.next_message()).await
+    }
+
+    /// What is there: one look at the inbox, and at the socket where receivers read it.
+    async fn recv_now(&self) -> Result<Message, RecvError> {
+        let mut next = pin!(self.next_message());
+        let looked = poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await;
+        match looked {
+            Poll::Ready(taken) => taken,
+            Poll::Pending => Err(RecvError::TimedOut(Duration::ZERO)),
+        }
+    }
+
+    /// Puts a message back in front, where it came from.
+    pub(crate) fn put_back(&self, message: Message, bytes: usize) {
+        self.hub.inbox.put_back(message, bytes);
+        if let Some(receiving) = &self.receiving {
+            receiving.call.raise();
+        }
+    }
+
+    /// While this lives, the driver reads, so that the end is noticed though nobody receives.
+    pub(crate) fn watch_end(self: &Arc<Self>) -> EndWatch {
+        self.end_watchers.fetch_add(1, Ordering::AcqRel);
+        self.hub.attention.raise();
+        EndWatch(self.clone())
+    }
+
+    /// True when `recv` is the only one that listens, and so may read by itself.
+    pub(crate) fn only_receivers_listen(&self, listeners: &Listeners) -> bool {
+        self.hub.is_claimed()
+            && listeners.is_empty()
+            && self.end_watchers.load(Ordering::Acquire) == 0
+            && !self.hub.awaits_end()
+            && self.parent.as_ref().is_none_or(|parent| !parent.listens() && !parent.hub.awaits_end())
+    }
+
+    /// The next message of the inbox, read straight from the socket while nobody else listens.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn next_message(&self) -> Result<Message, RecvError> {
+        loop {
+            if let Some(taken) = self.hub.inbox.try_take() {
+                return taken;
+            }
+            if let Some(read) = self.read_directly().await {
+                return read;
+            }
+            let waits = || !self.receiving.as_ref().is_some_and(Receiving::is_by_receivers);
+            self.hub.inbox.wait_while(waits).await;
+        }
+    }
+
+    /// Reads the socket in the receiving task. `None` when that is the driver's part, or when the
+    /// inbox should be looked at again.
+    async fn read_directly(&self) -> Option<Result<Message, RecvError>> {
+        let receiving = self.receiving.as_ref().filter(|receiving| receiving.is_by_receivers())?;
+        let transport = self.transport()?;
+        let _turn = receiving.turn.lock().await;
+        poll_fn(|cx| {
+            receiving.call.watch(cx);
+            if receiving.call.lower() {
+                return Poll::Ready(None);
+            }
+            let mut state = receiving.lock();
+            while state.by_receivers {
+                match ready!(state.poll(self, &*transport, cx)) {
+                    Step::Message(message) => return Poll::Ready(Some(Ok(message))),
+                    Step::Dropped => {}
+                    Step::Refused(error) => return Poll::Ready(Some(Err(error))),
+                    Step::End(end) => {
+                        state.end = Some(end);
+                        self.hub.attention.raise();
+                        return Poll::Ready(Some(Err(RecvError::Ended(end))));
+                    }
+                }
+            }
+            Poll::Ready(None)
+        })
+        .await
+    }
+}
