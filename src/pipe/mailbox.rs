@@ -138,7 +138,8 @@ impl<T> Mailbox<T> {
         readable.await;
     }
 
-    fn has_news(&self) -> bool {
+    /// True when there is something to take.
+    pub(crate) fn has_news(&self) -> bool {
         let state = self.lock();
         !state.queue.is_empty() || state.end.is_some() || state.refusal.is_some()
     }

@@ -211,6 +211,10 @@ impl Core {
         let receiving = self.receiving.as_ref().filter(|receiving| receiving.is_by_receivers())?;
         let transport = self.transport()?;
         let _turn = receiving.turn.lock().await;
+        if self.hub.inbox.has_news() {
+            // What the driver put there before it left the reading to us.
+            return None;
+        }
         poll_fn(|cx| {
             receiving.call.watch(cx);
             if receiving.call.lower() {
