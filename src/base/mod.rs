@@ -4,3 +4,4 @@
 pub(crate) mod attention;
 pub(crate) mod queue;
 pub(crate) mod task;
+pub(crate) mod turn;

@@ -9,7 +9,7 @@ use std::task::Poll;
 
 use socket2::Socket;
 use tokio::runtime::Handle as Runtime;
-use tokio::sync::{Mutex as TurnLock, watch};
+use tokio::sync::watch;
 
 use super::callbacks::{self, OnEnd, OnMessage, OnUp};
 use super::counters::Counting;
@@ -21,6 +21,7 @@ use super::serve::{Listener, Server};
 use super::transport::{Kind, Transport};
 use super::{Addr, End, HandlerId, NetConf, Pipe, SendError};
 use crate::base::task;
+use crate::base::turn::{Taken, Turn};
 
 /// Where a pipe is in its life.
 #[derive(Clone, Copy, Debug, Default)]
@@ -75,7 +76,7 @@ pub(crate) struct Core {
     /// The server that accepted this pipe.
     pub(crate) parent: Option<Arc<Core>>,
     /// Whose turn it is to write.
-    pub(crate) writer: Arc<TurnLock<()>>,
+    writer: Turn,
     /// Pipes that are linked to this one.
     pub(crate) sources: AtomicUsize,
     /// The parts of `life` that each message asks for.
@@ -155,7 +156,7 @@ impl Core {
             life: watch::Sender::new(Life::default()),
             server: parts.server,
             parent: parts.parent,
-            writer: Arc::default(),
+            writer: Turn::default(),
             sources: AtomicUsize::new(0),
             flags: AtomicU8::new(0),
             transport: Mutex::new(parts.transport),
@@ -309,6 +310,16 @@ impl Core {
         let _ = life.wait_for(|life| life.done).await;
     }
 
+    /// The turn to write.
+    pub(crate) async fn writing(&self) -> Taken<&Turn, Turn> {
+        Turn::take(&self.writer).await
+    }
+
+    /// The turn to write, for as long as it is wanted.
+    pub(crate) async fn writing_owned(self: &Arc<Self>) -> Taken<Arc<Self>, Self> {
+        Turn::take(self.clone()).await
+    }
+
     /// Sends a message whole, or says why not.
     pub(crate) async fn send(&self, data: &[u8], to: Option<&Addr>) -> Result<(), SendError> {
         if let Some(server) = &self.server {
@@ -318,7 +329,7 @@ impl Core {
         }
         let transport = self.transport().ok_or_else(|| self.why_closed())?;
         self.check_destination(transport.kind(), to)?;
-        let _turn = self.writer.lock().await;
+        let _turn = self.writing().await;
         if self.is_closing_now() {
             return Err(self.why_closed());
         }
@@ -359,7 +370,7 @@ impl Core {
     /// Says to the peer that nothing more will be sent.
     pub(crate) async fn finish(&self) -> Result<(), SendError> {
         let transport = self.transport().ok_or_else(|| self.why_closed())?;
-        let _turn = self.writer.lock().await;
+        let _turn = self.writing().await;
         if self.is_write_finished() {
             return Ok(());
         }
@@ -384,6 +395,12 @@ impl Core {
             _ = life.wait_for(|life| life.closing && !life.by_handler) => Err(io::ErrorKind::ConnectionAborted.into()),
             done = work => done,
         }
+    }
+}
+
+impl AsRef<Turn> for Core {
+    fn as_ref(&self) -> &Turn {
+        &self.writer
     }
 }
 

@@ -220,7 +220,7 @@ pub(crate) async fn run_ends(core: &Arc<Core>, end: End) {
 /// Says goodbye and lets go of the socket, once nobody is in the middle of writing.
 async fn release(core: &Arc<Core>, end: End) {
     core.begin_close();
-    let _turn = core.writer.lock().await;
+    let _turn = core.writing().await;
     let Some(transport) = core.take_transport() else { return };
     if !matches!(end, End::Broken(_)) && !core.is_write_finished() {
         let goodbye = poll_fn(|cx| transport.poll_finish(cx));

@@ -100,7 +100,7 @@ async fn run(
             return Ok(Some(End::Finished));
         }
         core.count_in(n);
-        let _turn = sink.writer.lock().await;
+        let _turn = sink.writing().await;
         if sink.is_write_finished() {
             return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());
         }

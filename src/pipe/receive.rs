@@ -8,8 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::sync::Mutex as TurnLock;
-
 use super::core::Core;
 use super::dedup::Window;
 use super::handle::Message;
@@ -17,6 +15,7 @@ use super::hub::Listeners;
 use super::transport::{Kind, Reader, Received, Transport};
 use super::{Addr, End, NetConf, RecvError, error};
 use crate::base::attention::Attention;
+use crate::base::turn::Turn;
 
 /// Errors in a row, with no datagram between them, after which a datagram pipe counts as broken.
 const DATAGRAM_ERRORS: u32 = 64;
@@ -41,7 +40,7 @@ pub(crate) enum Step {
 pub(crate) struct Receiving {
     state: Mutex<State>,
     /// Whose turn it is among the receivers.
-    turn: TurnLock<()>,
+    turn: Turn,
     /// Calls the receiver that reads: the driver takes over, or something was put into the inbox.
     pub(crate) call: Attention,
 }
@@ -65,7 +64,7 @@ impl Receiving {
         };
         let window = conf.enable_msg_ids.then(|| Window::new(conf.max_msg_ids));
         let state = State { by_receivers: false, end: None, reader: Reader::new(room), window, errors: 0 };
-        Self { state: Mutex::new(state), turn: TurnLock::new(()), call: Attention::default() }
+        Self { state: Mutex::new(state), turn: Turn::default(), call: Attention::default() }
     }
 
     /// Leaves the reading to the receivers, or takes it from them.
@@ -210,7 +209,7 @@ impl Core {
     async fn read_directly(&self) -> Option<Result<Message, RecvError>> {
         let receiving = self.receiving.as_ref().filter(|receiving| receiving.is_by_receivers())?;
         let transport = self.transport()?;
-        let _turn = receiving.turn.lock().await;
+        let _turn = Turn::take(&receiving.turn).await;
         if self.hub.inbox.has_news() {
             // What the driver put there before it left the reading to us.
             return None;

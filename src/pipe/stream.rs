@@ -8,11 +8,12 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::OwnedMutexGuard;
 
+use super::core::Core;
 use super::handle::Message;
 use super::transport::Transport;
 use super::{End, Pipe, RecvError};
+use crate::base::turn::Taken;
 
 type Next = Pin<Box<dyn Future<Output = Result<Message, RecvError>> + Send>>;
 
@@ -26,13 +27,13 @@ pub struct PipeStream {
     rest: Bytes,
     next: Option<Next>,
     /// Nobody else writes meanwhile.
-    _turn: OwnedMutexGuard<()>,
+    _turn: Taken<Arc<Core>, Core>,
 }
 
 impl PipeStream {
     pub(crate) async fn new(pipe: Pipe) -> Self {
         pipe.core().claim();
-        let turn = pipe.core().writer.clone().lock_owned().await;
+        let turn = pipe.core().writing_owned().await;
         Self { transport: pipe.core().transport(), pipe, rest: Bytes::new(), next: None, _turn: turn }
     }
 
