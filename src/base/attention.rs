@@ -1,7 +1,7 @@
 //! Waits: calling the one task that drives something, cheaply enough to be asked at each turn.
 
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -10,6 +10,8 @@ use std::task::{Context, Poll, Waker};
 pub(crate) struct Attention {
     raised: AtomicBool,
     watcher: Mutex<Option<Waker>>,
+    /// The address of the watching task: it can not become another's while its waker is kept.
+    watching: AtomicPtr<()>,
 }
 
 impl Attention {
@@ -25,10 +27,13 @@ impl Attention {
     /// Makes the polling task the one to be woken. To be called before the flag is looked at; a task
     /// whose waker stays the same need not call it again.
     pub(crate) fn watch(&self, cx: &Context<'_>) {
-        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
-        if !watcher.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
-            *watcher = Some(cx.waker().clone());
+        let task = cx.waker().data().cast_mut();
+        if self.watching.load(Ordering::SeqCst) == task && !task.is_null() {
+            return;
         }
+        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        *watcher = Some(cx.waker().clone());
+        self.watching.store(task, Ordering::SeqCst);
     }
 
     /// Lowers the flag; true when it was raised.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Poll;
 
+use arc_swap::ArcSwapOption;
 use socket2::Socket;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::watch;
@@ -38,6 +39,14 @@ pub(crate) struct Life {
     pub(crate) write_finished: bool,
     /// Everything is released.
     pub(crate) done: bool,
+}
+
+/// A transport, held together by those who use it.
+pub(crate) type Held = Arc<Box<dyn Transport>>;
+
+/// Makes a transport one that can be held.
+pub(crate) fn held(transport: impl Transport) -> Held {
+    Arc::new(Box::new(transport))
 }
 
 const CLOSING: u8 = 1;
@@ -81,7 +90,7 @@ pub(crate) struct Core {
     pub(crate) sources: AtomicUsize,
     /// The parts of `life` that each message asks for.
     flags: AtomicU8,
-    transport: Mutex<Option<Arc<dyn Transport>>>,
+    transport: ArcSwapOption<Box<dyn Transport>>,
     raw: Mutex<Option<Socket>>,
     me: OnceLock<Weak<Handle>>,
 }
@@ -91,19 +100,14 @@ struct Parts {
     local: Addr,
     peer: Option<Addr>,
     parent: Option<Arc<Core>>,
-    transport: Option<Arc<dyn Transport>>,
+    transport: Option<Held>,
     server: Option<Server>,
     raw: Option<Socket>,
 }
 
 impl Core {
     /// A pipe over a transport that is connected, with its driver running.
-    pub(crate) fn connected(
-        transport: Arc<dyn Transport>,
-        setting: &Setting,
-        handlers: Handlers,
-        parent: Option<Arc<Self>>,
-    ) -> Pipe {
+    pub(crate) fn connected(transport: Held, setting: &Setting, handlers: Handlers, parent: Option<Arc<Self>>) -> Pipe {
         let (local, peer) = (transport.local_addr(), transport.peer_addr());
         let when_full = match transport.kind() {
             Kind::Stream => WhenFull::Wait,
@@ -159,7 +163,7 @@ impl Core {
             writer: Turn::default(),
             sources: AtomicUsize::new(0),
             flags: AtomicU8::new(0),
-            transport: Mutex::new(parts.transport),
+            transport: ArcSwapOption::new(parts.transport),
             raw: Mutex::new(parts.raw),
             me: OnceLock::new(),
         });
@@ -254,13 +258,14 @@ impl Core {
         self.me.get()?.upgrade().map(Pipe::from_handle)
     }
 
-    pub(crate) fn transport(&self) -> Option<Arc<dyn Transport>> {
-        lock(&self.transport).clone()
+    /// The transport, until the pipe lets go of it.
+    pub(crate) fn transport(&self) -> Option<Held> {
+        self.transport.load_full()
     }
 
     /// Lets go of the transport; it closes when nobody is in the middle of a call on it.
-    pub(crate) fn take_transport(&self) -> Option<Arc<dyn Transport>> {
-        lock(&self.transport).take()
+    pub(crate) fn take_transport(&self) -> Option<Held> {
+        self.transport.swap(None)
     }
 
     pub(crate) fn take_raw(&self) -> Option<Socket> {
@@ -327,7 +332,8 @@ impl Core {
             let client = server.client(dest).ok_or_else(|| SendError::NoSuchClient { dest: dest.clone() })?;
             return Box::pin(client.send(data, None)).await;
         }
-        let transport = self.transport().ok_or_else(|| self.why_closed())?;
+        let held = self.transport.load();
+        let transport = held.as_ref().ok_or_else(|| self.why_closed())?;
         self.check_destination(transport.kind(), to)?;
         let _turn = self.writing().await;
         if self.is_closing_now() {
@@ -336,7 +342,7 @@ impl Core {
         if self.is_write_finished() {
             return Err(SendError::Finished);
         }
-        self.unless_closed(write(&*transport, data, to)).await.map_err(|source| self.send_error(source, to))?;
+        self.unless_closed(write(&***transport, data, to)).await.map_err(|source| self.send_error(source, to))?;
         self.count_out(data.len());
         Ok(())
     }

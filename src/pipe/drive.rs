@@ -72,8 +72,8 @@ async fn receive(core: &Arc<Core>) -> End {
         }
         if !listeners.is_empty() {
             hand_over(core, &listeners).await;
-            if let Some(link) = join::target(core, &*transport, &listeners) {
-                match join::splice(core, &*transport, &link).await {
+            if let Some(link) = join::target(core, &**transport, &listeners) {
+                match join::splice(core, &**transport, &link).await {
                     Some(end) => return end,
                     None => continue,
                 }
@@ -82,7 +82,7 @@ async fn receive(core: &Arc<Core>) -> End {
         // The task watches the attention flag already: see `unless_closing`.
         let step = poll_fn(|cx| match core.hub.attention.lower() {
             true => Poll::Ready(None),
-            false => receiving.poll(core, &*transport, cx).map(Some),
+            false => receiving.poll(core, &**transport, cx).map(Some),
         });
         match step.await {
             None | Some(Step::Dropped) => {}

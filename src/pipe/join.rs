@@ -37,7 +37,7 @@ pub(crate) fn target(core: &Core, transport: &dyn Transport, listeners: &Listene
     let watched =
         core.hub.is_claimed() || core.conf.enable_msg_ids || core.parent.as_ref().is_some_and(|p| p.listens());
     let plain = |transport: &dyn Transport| cfg!(target_os = "linux") && transport.plain_socket().is_some();
-    (!watched && plain(transport) && plain(&*link.core().transport()?)).then(|| link.clone())
+    (!watched && plain(transport) && plain(&**link.core().transport()?)).then(|| link.clone())
 }
 
 /// Moves bytes from a pipe to the linked one inside the kernel, until the end (`Some`) or until the

@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -26,6 +27,8 @@ pub(crate) enum WhenFull {
 pub(crate) struct Mailbox<T> {
     state: Mutex<State<T>>,
     when_full: WhenFull,
+    /// False while there is nothing to take; it is changed with the lock held.
+    news: AtomicBool,
     readable: Notify,
     space: Notify,
     /// For receivers that wait no longer than a limit.
@@ -47,6 +50,7 @@ impl<T> Mailbox<T> {
         Self {
             state: Mutex::new(state),
             when_full,
+            news: AtomicBool::new(false),
             readable: Notify::new(),
             space: Notify::new(),
             timer: Timer::default(),
@@ -85,6 +89,7 @@ impl<T> Mailbox<T> {
                 0
             }
         };
+        self.note(&state);
         drop(state);
         self.readable.notify_one();
         Some(dropped)
@@ -92,14 +97,19 @@ impl<T> Mailbox<T> {
 
     /// What is there now: an item, a refusal, or the end. `None` when a receiver has to wait.
     pub(crate) fn try_take(&self) -> Option<Result<T, RecvError>> {
+        if !self.has_news() {
+            return None;
+        }
         let mut state = self.lock();
         if let Some(refusal) = state.refusal.take() {
+            self.note(&state);
             return Some(Err(refusal));
         }
         let was_full = state.queue.is_full();
         let taken = state.queue.pop();
         let more = !state.queue.is_empty();
         let end = state.end;
+        self.note(&state);
         drop(state);
         match taken {
             Some(item) => {
@@ -139,9 +149,8 @@ impl<T> Mailbox<T> {
     }
 
     /// True when there is something to take.
-    pub(crate) fn has_news(&self) -> bool {
-        let state = self.lock();
-        !state.queue.is_empty() || state.end.is_some() || state.refusal.is_some()
+    fn has_news(&self) -> bool {
+        self.news.load(Ordering::SeqCst)
     }
 
     /// Wakes whoever waits, with nothing to take.
@@ -158,19 +167,28 @@ impl<T> Mailbox<T> {
 
     /// Puts an item back in front, where it came from.
     pub(crate) fn put_back(&self, item: T, bytes: usize) {
-        self.lock().queue.unpop(item, bytes);
+        let mut state = self.lock();
+        state.queue.unpop(item, bytes);
+        self.note(&state);
+        drop(state);
         self.readable.notify_one();
     }
 
     /// Tells the next receiver of an error that does not end the pipe.
     pub(crate) fn refuse(&self, error: RecvError) {
-        self.lock().refusal = Some(error);
+        let mut state = self.lock();
+        state.refusal = Some(error);
+        self.note(&state);
+        drop(state);
         self.readable.notify_one();
     }
 
     /// Nothing more will come: receivers take what is left and then see the end.
     pub(crate) fn end(&self, end: End) {
-        self.lock().end.get_or_insert(end);
+        let mut state = self.lock();
+        state.end.get_or_insert(end);
+        self.note(&state);
+        drop(state);
         self.readable.notify_waiters();
         self.readable.notify_one();
         self.space.notify_waiters();
@@ -179,6 +197,11 @@ impl<T> Mailbox<T> {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.lock().queue.is_empty()
+    }
+
+    fn note(&self, state: &State<T>) {
+        let news = !state.queue.is_empty() || state.end.is_some() || state.refusal.is_some();
+        self.news.store(news, Ordering::SeqCst);
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {

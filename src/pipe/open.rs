@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::runtime::Handle as Runtime;
 
 use super::callbacks::{OnMessage, OnUp, on_end, on_message, on_up};
-use super::core::{Core, Handlers, Setting};
+use super::core::{Core, Handlers, Held, Setting, held};
 use super::serve::{ListenSocket, Listener};
 #[cfg(unix)]
 use super::transport::Unix;
@@ -337,7 +337,7 @@ impl Opening {
         let shown = shown_local(&socket);
         let socket =
             registered(&shown, socket.set_nonblocking(true).and_then(|()| UdpSocket::from_std(socket.into())))?;
-        Ok(Made::Transport(Arc::new(registered(&shown, Udp::new(socket))?)))
+        Ok(Made::Transport(held(registered(&shown, Udp::new(socket))?)))
     }
 
     fn listen(&self, sock: Option<Socket>) -> Result<Made, OpenFailure> {
@@ -412,7 +412,7 @@ impl Opening {
     }
 
     /// Wraps a connected stream in TLS where that is asked for.
-    async fn dress(&self, stream: connect::Stream, dest: &Dest) -> Result<Arc<dyn Transport>, OpenFailure> {
+    async fn dress(&self, stream: connect::Stream, dest: &Dest) -> Result<Held, OpenFailure> {
         #[cfg(feature = "tls")]
         if self.conf.use_ssl {
             let client = match &self.conf.tls_client {
@@ -423,9 +423,9 @@ impl Opening {
         }
         let shown = dest.to_string();
         Ok(match stream {
-            connect::Stream::Tcp(socket) => Arc::new(registered(&shown, Tcp::new(socket))?),
+            connect::Stream::Tcp(socket) => held(registered(&shown, Tcp::new(socket))?),
             #[cfg(unix)]
-            connect::Stream::Unix(socket) => Arc::new(registered(&shown, Unix::new(socket))?),
+            connect::Stream::Unix(socket) => held(registered(&shown, Unix::new(socket))?),
         })
     }
 
@@ -462,7 +462,7 @@ impl Opening {
 enum Made {
     Raw(Socket),
     Listener(Listener),
-    Transport(Arc<dyn Transport>),
+    Transport(Held),
 }
 
 /// Runs a future so that what it registers belongs to a given runtime, whoever polls it.
@@ -498,7 +498,7 @@ impl Pipe {
     pub fn over(transport: impl Transport, conf: NetConf) -> Result<Self, OpenError> {
         let runtime = conf.runtime.clone().or_else(|| Runtime::try_current().ok()).ok_or(OpenFailure::NoRuntime)?;
         let setting = Setting { conf: Arc::new(conf), runtime };
-        Ok(Core::connected(Arc::new(transport), &setting, Handlers::default(), None))
+        Ok(Core::connected(held(transport), &setting, Handlers::default(), None))
     }
 
     /// Two ends of a stream in memory: each holds up to `room` bytes that the other has not read.

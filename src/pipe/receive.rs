@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -39,6 +39,7 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Receiving {
     state: Mutex<State>,
+    by_receivers: AtomicBool,
     /// Whose turn it is among the receivers.
     turn: Turn,
     /// Calls the receiver that reads: the driver takes over, or something was put into the inbox.
@@ -47,7 +48,6 @@ pub(crate) struct Receiving {
 
 #[derive(Debug)]
 struct State {
-    by_receivers: bool,
     /// The end that a receiver came upon, for the driver.
     end: Option<End>,
     reader: Reader,
@@ -63,20 +63,28 @@ impl Receiving {
             Kind::Datagram => conf.reader_limit.max(1 << 16),
         };
         let window = conf.enable_msg_ids.then(|| Window::new(conf.max_msg_ids));
-        let state = State { by_receivers: false, end: None, reader: Reader::new(room), window, errors: 0 };
-        Self { state: Mutex::new(state), turn: Turn::default(), call: Attention::default() }
+        let state = State { end: None, reader: Reader::new(room), window, errors: 0 };
+        Self {
+            state: Mutex::new(state),
+            by_receivers: AtomicBool::new(false),
+            turn: Turn::default(),
+            call: Attention::default(),
+        }
     }
 
     /// Leaves the reading to the receivers, or takes it from them.
     pub(crate) fn leave_to_receivers(&self, leave: bool) {
-        let before = std::mem::replace(&mut self.lock().by_receivers, leave);
+        // With the lock held nobody is in the middle of a read.
+        let state = self.lock();
+        let before = self.by_receivers.swap(leave, Ordering::SeqCst);
+        drop(state);
         if before && !leave {
             self.call.raise();
         }
     }
 
     fn is_by_receivers(&self) -> bool {
-        self.lock().by_receivers
+        self.by_receivers.load(Ordering::SeqCst)
     }
 
     /// The end that a receiver came upon.
@@ -193,10 +201,15 @@ impl Core {
     /// Cancel safe.
     pub(crate) async fn next_message(&self) -> Result<Message, RecvError> {
         loop {
+            // In this order: what the driver puts into the inbox, it puts there before it leaves the
+            // reading to the receivers.
+            let direct = self.receiving.as_ref().filter(|receiving| receiving.is_by_receivers());
             if let Some(taken) = self.hub.inbox.try_take() {
                 return taken;
             }
-            if let Some(read) = self.read_directly().await {
+            if let Some(receiving) = direct
+                && let Some(read) = self.read_directly(receiving).await
+            {
                 return read;
             }
             let waits = || !self.receiving.as_ref().is_some_and(Receiving::is_by_receivers);
@@ -206,22 +219,17 @@ impl Core {
 
     /// Reads the socket in the receiving task. `None` when that is the driver's part, or when the
     /// inbox should be looked at again.
-    async fn read_directly(&self) -> Option<Result<Message, RecvError>> {
-        let receiving = self.receiving.as_ref().filter(|receiving| receiving.is_by_receivers())?;
+    async fn read_directly(&self, receiving: &Receiving) -> Option<Result<Message, RecvError>> {
         let transport = self.transport()?;
         let _turn = Turn::take(&receiving.turn).await;
-        if self.hub.inbox.has_news() {
-            // What the driver put there before it left the reading to us.
-            return None;
-        }
         poll_fn(|cx| {
             receiving.call.watch(cx);
             if receiving.call.lower() {
                 return Poll::Ready(None);
             }
             let mut state = receiving.lock();
-            while state.by_receivers {
-                match ready!(state.poll(self, &*transport, cx)) {
+            while receiving.is_by_receivers() {
+                match ready!(state.poll(self, &**transport, cx)) {
                     Step::Message(message) => return Poll::Ready(Some(Ok(message))),
                     Step::Dropped => {}
                     Step::Refused(error) => return Poll::Ready(Some(Err(error))),

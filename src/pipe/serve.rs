@@ -11,12 +11,12 @@ use tokio::net::TcpListener;
 #[cfg(unix)]
 use tokio::net::UnixListener;
 
-use super::core::{Core, Setting};
+use super::core::{Core, Held, Setting, held};
 use super::drive::Done;
 use super::mailbox::{Mailbox, WhenFull};
+use super::transport::Tcp;
 #[cfg(unix)]
 use super::transport::Unix;
-use super::transport::{Tcp, Transport};
 use super::{AcceptError, Addr, End, Pipe, RecvError};
 use crate::base::queue::Limits;
 use crate::base::task::Nursery;
@@ -47,7 +47,7 @@ pub(crate) enum ListenSocket {
     Unix(UnixListener),
 }
 
-type Handshaken = io::Result<Arc<dyn Transport>>;
+type Handshaken = io::Result<Held>;
 
 impl Listener {
     /// The next connection, its handshake still to be done. Cancel safe.
@@ -82,9 +82,9 @@ enum Accepted {
 impl Accepted {
     fn plain(self) -> Handshaken {
         Ok(match self {
-            Self::Tcp(socket) => Arc::new(Tcp::new(socket)?),
+            Self::Tcp(socket) => held(Tcp::new(socket)?),
             #[cfg(unix)]
-            Self::Unix(socket) => Arc::new(Unix::new(socket)?),
+            Self::Unix(socket) => held(Unix::new(socket)?),
         })
     }
 
@@ -223,7 +223,7 @@ async fn rest(core: &Core, error: &io::Error) {
     }
 }
 
-async fn admit(core: &Arc<Core>, transport: Arc<dyn Transport>) {
+async fn admit(core: &Arc<Core>, transport: Held) {
     let Some(server) = &core.server else { return };
     let setting = Setting { conf: core.conf.clone(), runtime: core.runtime.clone() };
     let pipe = Core::connected(transport, &setting, super::core::Handlers::default(), Some(core.clone()));

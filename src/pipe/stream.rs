@@ -9,9 +9,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::core::Core;
+use super::core::{Core, Held};
 use super::handle::Message;
-use super::transport::Transport;
 use super::{End, Pipe, RecvError};
 use crate::base::turn::Taken;
 
@@ -23,7 +22,7 @@ type Next = Pin<Box<dyn Future<Output = Result<Message, RecvError>> + Send>>;
 /// Datagrams are read one after another as bytes, and each write sends one.
 pub struct PipeStream {
     pipe: Pipe,
-    transport: Option<Arc<dyn Transport>>,
+    transport: Option<Held>,
     rest: Bytes,
     next: Option<Next>,
     /// Nobody else writes meanwhile.

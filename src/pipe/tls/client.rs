@@ -11,7 +11,8 @@ use tokio_rustls::TlsConnector;
 
 use super::identity::{self, Identity, TlsError};
 use crate::pipe::connect::Stream;
-use crate::pipe::transport::{OverIo, Transport};
+use crate::pipe::core::{Held, held};
+use crate::pipe::transport::OverIo;
 use crate::pipe::{Addr, Dest, OpenFailure};
 
 /// How an end acts as a TLS client: whom it trusts, as whom it shows itself, which protocols it
@@ -94,12 +95,7 @@ impl TlsClient {
     }
 
     /// Shakes hands over a connected stream.
-    pub(crate) async fn connect(
-        &self,
-        stream: Stream,
-        dest: &Dest,
-        limit: Duration,
-    ) -> Result<Arc<dyn Transport>, OpenFailure> {
+    pub(crate) async fn connect(&self, stream: Stream, dest: &Dest, limit: Duration) -> Result<Held, OpenFailure> {
         let failed = |source: io::Error| OpenFailure::Tls { dest: dest.to_string(), source };
         let connector = TlsConnector::from(Arc::new(self.config().map_err(|error| failed(error.into()))?));
         let name = self.name(dest)?;
@@ -122,9 +118,9 @@ async fn shake<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     (local, peer): (Addr, Addr),
     dest: &Dest,
     limit: Duration,
-) -> Result<Arc<dyn Transport>, OpenFailure> {
+) -> Result<Held, OpenFailure> {
     match tokio::time::timeout(limit, connector.connect(name, socket)).await {
-        Ok(Ok(stream)) => Ok(Arc::new(OverIo::new(stream, local, peer))),
+        Ok(Ok(stream)) => Ok(held(OverIo::new(stream, local, peer))),
         Ok(Err(source)) => Err(OpenFailure::Tls { dest: dest.to_string(), source }),
         Err(_) => Err(OpenFailure::TlsTimedOut { dest: dest.to_string(), limit }),
     }

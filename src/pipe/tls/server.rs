@@ -11,7 +11,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::identity::{self, Identity, TlsError};
 use crate::pipe::Addr;
-use crate::pipe::transport::{OverIo, Transport};
+use crate::pipe::core::{Held, held};
+use crate::pipe::transport::OverIo;
 
 /// How an end acts as a TLS server: what it shows, whom it lets in, which protocols it speaks.
 #[derive(Clone, Debug)]
@@ -65,9 +66,9 @@ impl TlsServer {
         local: Addr,
         peer: Addr,
         limit: Duration,
-    ) -> io::Result<Arc<dyn Transport>> {
+    ) -> io::Result<Held> {
         let shaken = tokio::time::timeout(limit, TlsAcceptor::from(self.config.clone()).accept(socket)).await;
         let stream = shaken.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        Ok(Arc::new(OverIo::new(stream, local, peer)))
+        Ok(held(OverIo::new(stream, local, peer)))
     }
 }
