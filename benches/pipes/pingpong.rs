@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use natpipe::{Pipe, Proto, pipe_open};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,6 +12,8 @@ use tokio::sync::oneshot;
 use crate::{runtime, table};
 
 const ROUND_TRIPS: u32 = 20_000;
+/// The default `recv_timeout`.
+const LIMIT: Option<Duration> = Some(Duration::from_secs(2));
 const MESSAGE: [u8; 64] = [7; 64];
 
 pub fn tcp() {
@@ -21,8 +23,10 @@ pub fn tcp() {
         "1000 round trips a second",
         9,
         &mut [
-            ("bare tokio", &mut || runtime.block_on(runtime.spawn(bare_tcp())).unwrap()),
-            ("pipe by recv", &mut || runtime.block_on(runtime.spawn(by_recv(Proto::Tcp))).unwrap()),
+            ("bare tokio", &mut || runtime.block_on(runtime.spawn(bare_tcp(None))).unwrap()),
+            ("bare tokio, each read within 2 s", &mut || runtime.block_on(runtime.spawn(bare_tcp(LIMIT))).unwrap()),
+            ("pipe by recv, no limit", &mut || runtime.block_on(runtime.spawn(by_recv(Proto::Tcp, None))).unwrap()),
+            ("pipe by recv within 2 s", &mut || runtime.block_on(runtime.spawn(by_recv(Proto::Tcp, LIMIT))).unwrap()),
             ("pipe by callback", &mut || runtime.block_on(runtime.spawn(by_callback(Proto::Tcp))).unwrap()),
         ],
     );
@@ -35,25 +39,34 @@ pub fn udp() {
         "1000 round trips a second",
         9,
         &mut [
-            ("bare tokio", &mut || runtime.block_on(runtime.spawn(bare_udp())).unwrap()),
-            ("pipe by recv", &mut || runtime.block_on(runtime.spawn(by_recv(Proto::Udp))).unwrap()),
+            ("bare tokio", &mut || runtime.block_on(runtime.spawn(bare_udp(None))).unwrap()),
+            ("bare tokio, each read within 2 s", &mut || runtime.block_on(runtime.spawn(bare_udp(LIMIT))).unwrap()),
+            ("pipe by recv, no limit", &mut || runtime.block_on(runtime.spawn(by_recv(Proto::Udp, None))).unwrap()),
+            ("pipe by recv within 2 s", &mut || runtime.block_on(runtime.spawn(by_recv(Proto::Udp, LIMIT))).unwrap()),
             ("pipe by callback", &mut || runtime.block_on(runtime.spawn(by_callback(Proto::Udp))).unwrap()),
         ],
     );
+}
+
+async fn within<T>(limit: Option<Duration>, read: impl Future<Output = std::io::Result<T>>) -> T {
+    match limit {
+        Some(limit) => tokio::time::timeout(limit, read).await.unwrap().unwrap(),
+        None => read.await.unwrap(),
+    }
 }
 
 fn rate(begun: Instant) -> f64 {
     f64::from(ROUND_TRIPS) / begun.elapsed().as_secs_f64() / 1000.0
 }
 
-async fn bare_tcp() -> f64 {
+async fn bare_tcp(limit: Option<Duration>) -> f64 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (mut server, _) = listener.accept().await.unwrap();
     let echo = tokio::spawn(async move {
         let mut buf = vec![0; 65536];
         loop {
-            match server.read(&mut buf).await.unwrap() {
+            match within(limit, server.read(&mut buf)).await {
                 0 => break,
                 n => server.write_all(&buf[..n]).await.unwrap(),
             }
@@ -63,7 +76,7 @@ async fn bare_tcp() -> f64 {
     let begun = Instant::now();
     for _ in 0..ROUND_TRIPS {
         client.write_all(&MESSAGE).await.unwrap();
-        assert_eq!(client.read(&mut buf).await.unwrap(), 64);
+        assert_eq!(within(limit, client.read(&mut buf)).await, 64);
     }
     let rate = rate(begun);
     drop(client);
@@ -71,14 +84,14 @@ async fn bare_tcp() -> f64 {
     rate
 }
 
-async fn bare_udp() -> f64 {
+async fn bare_udp(limit: Option<Duration>) -> f64 {
     let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     client.connect(server.local_addr().unwrap()).await.unwrap();
     let echo = tokio::spawn(async move {
         let mut buf = vec![0; 65536];
         loop {
-            let (n, from) = server.recv_from(&mut buf).await.unwrap();
+            let (n, from) = within(limit, server.recv_from(&mut buf)).await;
             server.send_to(&buf[..n], from).await.unwrap();
         }
     });
@@ -86,7 +99,7 @@ async fn bare_udp() -> f64 {
     let begun = Instant::now();
     for _ in 0..ROUND_TRIPS {
         client.send(&MESSAGE).await.unwrap();
-        assert_eq!(client.recv(&mut buf).await.unwrap(), 64);
+        assert_eq!(within(limit, client.recv(&mut buf)).await, 64);
     }
     let rate = rate(begun);
     echo.abort();
@@ -105,17 +118,17 @@ async fn ends(proto: Proto) -> (Pipe, Pipe) {
     (client, accepted)
 }
 
-async fn by_recv(proto: Proto) -> f64 {
+async fn by_recv(proto: Proto, limit: Option<Duration>) -> f64 {
     let (client, server) = ends(proto).await;
     let echo = tokio::spawn(async move {
-        while let Ok(message) = server.recv_from().await {
+        while let Ok(message) = server.recv_within(limit).await {
             server.send_to(&message.data, message.from).await.unwrap();
         }
     });
     let begun = Instant::now();
     for _ in 0..ROUND_TRIPS {
         client.send(&MESSAGE).await.unwrap();
-        assert_eq!(client.recv().await.unwrap().len(), 64);
+        assert_eq!(client.recv_within(limit).await.unwrap().data.len(), 64);
     }
     let rate = rate(begun);
     client.close().await;

@@ -14,13 +14,7 @@ const BULK_PART: usize = 4;
 thread_local! {
     /// One buffer for all pipes whose driver runs on this thread; it is used between two waits only.
     static SCRATCH: RefCell<BytesMut> = RefCell::default();
-    /// For a second datagram.
-    static SECOND: RefCell<BytesMut> = RefCell::default();
 }
-
-/// Two messages, the second of which may be missing, with what came beside each.
-#[cfg(target_os = "linux")]
-type Two<E> = ((Bytes, E), Option<(Bytes, E)>);
 
 /// Gives each read a place to put bytes, and turns them into a message.
 ///
@@ -86,24 +80,6 @@ impl Reader {
             let extra = ready!(read(&mut scratch.limit(self.limit)))?;
             self.note(scratch.len());
             Poll::Ready(Ok((Bytes::copy_from_slice(scratch), extra)))
-        })
-    }
-
-    /// The same for two datagrams at once, the second of which may be missing.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn fill_two<E>(
-        &mut self,
-        read: impl FnOnce([&mut BytesMut; 2]) -> io::Result<(E, Option<E>)>,
-    ) -> io::Result<Two<E>> {
-        SCRATCH.with_borrow_mut(|first| {
-            SECOND.with_borrow_mut(|second| {
-                for scratch in [&mut *first, &mut *second] {
-                    scratch.clear();
-                    scratch.reserve(self.limit);
-                }
-                let (a, b) = read([&mut *first, &mut *second])?;
-                Ok(((Bytes::copy_from_slice(first), a), b.map(|b| (Bytes::copy_from_slice(second), b))))
-            })
         })
     }
 

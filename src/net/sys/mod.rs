@@ -17,6 +17,4 @@ pub(crate) use other::{links, route_table};
 #[cfg(unix)]
 pub(crate) use recv::recv;
 #[cfg(target_os = "linux")]
-pub(crate) use recv::recv_two;
-#[cfg(target_os = "linux")]
 pub(crate) use splice::KernelPipe;

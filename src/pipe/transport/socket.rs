@@ -4,10 +4,9 @@ use std::io::{ErrorKind, Result};
 use std::net::SocketAddr;
 #[cfg(unix)]
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use bytes::{BufMut, Bytes};
+use bytes::BufMut;
 use socket2::SockRef;
 use tokio::io::Interest;
 #[cfg(unix)]
@@ -199,41 +198,12 @@ pub(crate) struct Udp {
     socket: UdpSocket,
     local: SocketAddr,
     peer: Option<SocketAddr>,
-    /// A datagram that was read beside the one before it.
-    ahead: Mutex<Option<(Bytes, SocketAddr)>>,
 }
 
 impl Udp {
     pub(crate) fn new(socket: UdpSocket) -> Result<Self> {
         let (local, peer) = (socket.local_addr()?, socket.peer_addr().ok());
-        Ok(Self { socket, local, peer, ahead: Mutex::default() })
-    }
-
-    fn take_ahead(&self) -> Option<(Bytes, SocketAddr)> {
-        self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// Reads one datagram, and keeps the next if it is there already. One that comes alone has
-    /// emptied the socket, so the readiness is cleared with it.
-    #[cfg(target_os = "linux")]
-    fn try_recv(&self, reader: &mut Reader) -> Result<(Bytes, SocketAddr)> {
-        let mut alone = None;
-        let read = self.socket.try_io(Interest::READABLE, || {
-            let (first, second) = reader.fill_two(|bufs| sys::recv_two(&self.socket, bufs))?;
-            if second.is_some() {
-                *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = second;
-                return Ok(first);
-            }
-            alone = Some(first);
-            Err(ErrorKind::WouldBlock.into())
-        });
-        alone.map_or(read, Ok)
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn try_recv(&self, reader: &mut Reader) -> Result<(Bytes, SocketAddr)> {
-        let (data, (_, from)) = reader.fill(|buf| self.socket.try_recv_buf_from(buf))?;
-        Ok((data, from))
+        Ok(Self { socket, local, peer })
     }
 
     fn try_send(&self, data: &[u8], to: Option<&Addr>) -> Result<usize> {
@@ -259,13 +229,10 @@ impl Transport for Udp {
     }
 
     fn poll_recv(&self, cx: &mut Context<'_>, reader: &mut Reader) -> Poll<Result<Received>> {
-        if let Some((data, from)) = self.take_ahead() {
-            return Poll::Ready(Ok(Received::Data(data, Some(from.into()))));
-        }
         loop {
             ready!(self.socket.poll_recv_ready(cx))?;
-            match self.try_recv(reader) {
-                Ok((data, from)) => return Poll::Ready(Ok(Received::Data(data, Some(from.into())))),
+            match reader.fill(|buf| self.socket.try_recv_buf_from(buf)) {
+                Ok((data, (_, from))) => return Poll::Ready(Ok(Received::Data(data, Some(from.into())))),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
