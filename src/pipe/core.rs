@@ -31,8 +31,8 @@ pub(crate) struct Life {
     pub(crate) closing: bool,
     /// That somebody is a handler of its own, which may run to its end.
     pub(crate) by_handler: bool,
-    /// A server that is closing leaves its clients open.
-    pub(crate) keep_clients: bool,
+    /// Which clients a server that is closing leaves open.
+    pub(crate) keep: Keep,
     /// Nothing more will be received.
     pub(crate) ended: Option<End>,
     /// This end has finished sending.
@@ -52,6 +52,18 @@ pub(crate) fn held(transport: impl Transport) -> Held {
 const CLOSING: u8 = 1;
 const BY_HANDLER: u8 = 2;
 const WRITE_FINISHED: u8 = 4;
+
+/// Which clients outlive their server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// None: it was closed.
+    #[default]
+    None,
+    /// Those that somebody else holds: its last handle was dropped.
+    Accepted,
+    /// All: it only stops listening.
+    All,
+}
 
 /// Handlers that are in place before the first byte can arrive.
 #[derive(Clone, Default)]
@@ -188,10 +200,9 @@ impl Core {
         for up in ups {
             let (core, pipe) = (self.clone(), pipe.clone());
             task::drive(&self.runtime, async move {
-                let mut life = core.life.subscribe();
                 tokio::select! {
                     biased;
-                    _ = life.wait_for(|life| life.done) => {}
+                    () = core.when(|life| life.done) => {}
                     ran = callbacks::run(core.id, || up(pipe)) => core.note(ran),
                 }
             });
@@ -291,6 +302,14 @@ impl Core {
         self.hub.attention.raise();
     }
 
+    /// As `begin_close`, for the last handle that goes.
+    pub(crate) fn begin_drop(&self) {
+        if self.server.is_some() && !self.is_closing() {
+            self.life.send_modify(|life| life.keep = Keep::Accepted);
+        }
+        self.begin_close();
+    }
+
     pub(crate) fn is_closing(&self) -> bool {
         self.flags.load(Ordering::Acquire) & CLOSING != 0
     }
@@ -310,9 +329,14 @@ impl Core {
     }
 
     pub(crate) async fn done(&self) {
-        let mut life = self.life.subscribe();
-        // The sender lives in `self`, so the wait ends with `done` and not otherwise.
-        let _ = life.wait_for(|life| life.done).await;
+        self.when(|life| life.done).await;
+    }
+
+    /// Waits until the life of the pipe has come to a point. Cancel safe.
+    pub(crate) async fn when(&self, reached: impl FnMut(&Life) -> bool) {
+        // The sender lives in `self`, so the wait does not fail. What it yields locks the state, and
+        // must be gone before anything else is: dropping a pipe changes its state.
+        drop(self.life.subscribe().wait_for(reached).await);
     }
 
     /// The turn to write.
@@ -395,10 +419,9 @@ impl Core {
         if let Some(done) = poll_once(work.as_mut()).await {
             return done;
         }
-        let mut life = self.life.subscribe();
         tokio::select! {
             biased;
-            _ = life.wait_for(|life| life.closing && !life.by_handler) => Err(io::ErrorKind::ConnectionAborted.into()),
+            () = self.when(|life| life.closing && !life.by_handler) => Err(io::ErrorKind::ConnectionAborted.into()),
             done = work => done,
         }
     }

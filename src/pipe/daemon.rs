@@ -159,6 +159,14 @@ impl Daemon {
     }
 }
 
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        for pipe in self.listeners() {
+            pipe.core().begin_close();
+        }
+    }
+}
+
 /// True when the machine has the family of the address.
 fn has_family(ip: IpAddr) -> bool {
     crate::net::socket::has_family(Family::of(ip))

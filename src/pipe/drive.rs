@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use super::core::{Core, Life};
+use super::core::{Core, Keep, Life};
 use super::handle::Message;
 use super::hub::{Listeners, Seen};
 use super::receive::{Receiving, Step};
@@ -31,7 +31,7 @@ pub(crate) async fn drive(core: Arc<Core>) {
     if end == End::Finished || (matches!(end, End::Broken(_)) && !core.conf.do_close) {
         // Sending may go on: a half-closed stream waits for its owner, or for its own last byte.
         let over = |life: &Life| life.closing || (life.write_finished && end == End::Finished);
-        let _ = core.life.subscribe().wait_for(over).await;
+        core.when(over).await;
     }
     release(&core, end).await;
 }
@@ -222,7 +222,8 @@ async fn release(core: &Arc<Core>, end: End) {
     core.begin_close();
     let _turn = core.writing().await;
     let Some(transport) = core.take_transport() else { return };
-    if !matches!(end, End::Broken(_)) && !core.is_write_finished() {
+    let resets = core.conf.socket.linger.is_some_and(|limit| limit.is_zero());
+    if !resets && !matches!(end, End::Broken(_)) && !core.is_write_finished() {
         let goodbye = poll_fn(|cx| transport.poll_finish(cx));
         let _ = tokio::time::timeout(GOODBYE_LIMIT, goodbye).await;
     }
@@ -237,7 +238,9 @@ impl Drop for Done {
         drop(core.take_transport());
         let end = core.end().unwrap_or(End::Closed);
         end_queues(core, end);
-        core.hub.clear();
+        if core.life.borrow().keep != Keep::All {
+            core.hub.clear();
+        }
         if let Some(parent) = &core.parent {
             parent.forget(core.id);
         }

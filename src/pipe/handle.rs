@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use socket2::Socket;
 
 use super::callbacks::{on_end, on_message, on_up};
-use super::core::Core;
+use super::core::{Core, Keep};
 use super::hub::Sub;
 use super::mailbox::{Mailbox, WhenFull};
 use super::transport::Kind;
@@ -35,7 +35,7 @@ pub(crate) struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.core.begin_close();
+        self.core.begin_drop();
     }
 }
 
@@ -43,7 +43,8 @@ impl Drop for Handle {
 /// [`pipe_open`](super::pipe_open), the same to use whichever it is.
 ///
 /// It is a handle: clones are the same pipe, and dropping the last one closes it, as
-/// [`close`](Self::close) does, without waiting. Messages come in the order in which they arrived,
+/// [`close`](Self::close) does, without waiting; only the clients that somebody has accepted from a
+/// server live on with their owner then. Messages come in the order in which they arrived,
 /// to every callback, every matching subscription, and the inbox that [`recv`](Self::recv) reads.
 /// The inbox gets messages while nobody else listens, and from the first `recv` on.
 #[derive(Clone)]
@@ -224,7 +225,8 @@ impl Pipe {
     }
 
     /// Calls `handler` with the pipe: at once on a connected pipe, on a server with each client that
-    /// comes. It runs beside the reading, and is dropped when the pipe closes.
+    /// comes. It runs beside the reading, and is dropped when the pipe closes. A client that no other
+    /// handler of the server listens to is the up handler's own: it closes when that lets go of it.
     pub fn add_up_cb<F, R, S>(&self, handler: F) -> HandlerId
     where
         F: Fn(Pipe) -> R + Send + Sync + 'static,
@@ -311,9 +313,8 @@ impl Pipe {
     /// Cancel safe.
     pub async fn ended(&self) -> End {
         let _watching = self.core().watch_end();
-        let mut life = self.core().life.subscribe();
-        let end = life.wait_for(|life| life.ended.is_some()).await;
-        end.ok().and_then(|life| life.ended).unwrap_or(End::Closed)
+        self.core().when(|life| life.ended.is_some()).await;
+        self.core().end().unwrap_or(End::Closed)
     }
 
     /// Why nothing more will be received, if it is so.
@@ -337,7 +338,7 @@ impl Pipe {
     }
 
     /// Closes everything that the pipe owns, wakes every waiting `recv`, runs the handlers of the
-    /// end, and returns when the socket is free. A server closes its clients. From inside one of the
+    /// end, and returns when the socket is free. A server closes all its clients. From inside one of the
     /// pipe's own handlers it returns at once, and the handler may run to its end.
     pub async fn close(&self) {
         self.core().begin_close();
@@ -346,9 +347,9 @@ impl Pipe {
         }
     }
 
-    /// Closes a server and leaves its clients open: those that were accepted live on with their owner.
+    /// Closes a server and leaves its clients open, served by its handlers or by who accepted them.
     pub async fn stop_listening(&self) {
-        self.core().life.send_modify(|life| life.keep_clients = true);
+        self.core().life.send_modify(|life| life.keep = Keep::All);
         self.close().await;
     }
 

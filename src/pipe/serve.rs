@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 #[cfg(unix)]
 use tokio::net::UnixListener;
 
-use super::core::{Core, Held, Setting, held};
+use super::core::{Core, Held, Keep, Setting, held};
 use super::drive::Done;
 use super::mailbox::{Mailbox, WhenFull};
 use super::transport::Tcp;
@@ -134,6 +134,12 @@ impl Server {
         clients.values().filter_map(|client| client.core.upgrade()).find(|core| core.peer.as_ref() == Some(peer))
     }
 
+    /// Lets go of the clients that the server itself kept open.
+    fn let_go(&self) {
+        let kept: Vec<_> = self.lock().values_mut().filter_map(|client| client.kept.take()).collect();
+        drop(kept);
+    }
+
     pub(crate) fn all(&self) -> Vec<Arc<Core>> {
         self.lock().values().filter_map(|client| client.core.upgrade()).collect()
     }
@@ -165,18 +171,20 @@ impl Core {
 /// Runs a server from its first client to its end.
 pub(crate) async fn serve(core: Arc<Core>, listener: Listener) {
     let done = Done(core.clone());
-    let mut life = core.life.subscribe();
     let end = tokio::select! {
         biased;
-        _ = life.wait_for(|life| life.closing) => End::Closed,
+        () = core.when(|life| life.closing) => End::Closed,
         end = accept_all(&core, &listener) => end,
     };
     drop(listener);
     let Some(server) = &core.server else { return };
     core.life.send_modify(|life| life.ended = Some(end));
     server.waiting.end(end);
-    if !core.life.borrow().keep_clients {
-        close_clients(server).await;
+    let keep = core.life.borrow().keep;
+    match keep {
+        Keep::None => close_clients(server).await,
+        Keep::Accepted => server.let_go(),
+        Keep::All => {}
     }
     // Those who were never accepted have no other owner.
     while let Some(Ok(pipe)) = server.waiting.try_take() {

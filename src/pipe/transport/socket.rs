@@ -4,6 +4,8 @@ use std::io::{ErrorKind, Result};
 use std::net::SocketAddr;
 #[cfg(unix)]
 use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::BufMut;
@@ -193,9 +195,10 @@ impl Transport for Unix {
 }
 
 /// A UDP socket, connected to its one peer or open to all.
-#[derive(Debug)]
 pub(crate) struct Udp {
-    socket: UdpSocket,
+    socket: Arc<UdpSocket>,
+    /// Waits for an error of the socket's: a refusal (ICMP) of what was sent to the one peer.
+    refusal: Mutex<Option<Refusal>>,
     local: SocketAddr,
     peer: Option<SocketAddr>,
 }
@@ -203,7 +206,21 @@ pub(crate) struct Udp {
 impl Udp {
     pub(crate) fn new(socket: UdpSocket) -> Result<Self> {
         let (local, peer) = (socket.local_addr()?, socket.peer_addr().ok());
-        Ok(Self { socket, local, peer })
+        let socket = Arc::new(socket);
+        let refusal = Mutex::new(peer.map(|_| refusal(socket.clone())));
+        Ok(Self { socket, refusal, local, peer })
+    }
+
+    /// Tells of a refusal; the runtime wakes readers for datagrams only.
+    fn poll_refusal(&self, cx: &mut Context<'_>) -> Result<()> {
+        let mut waiting = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Poll::Ready(())) = waiting.as_mut().map(|waiting| waiting.as_mut().poll(cx)) else { return Ok(()) };
+        *waiting = Some(refusal(self.socket.clone()));
+        // Registers for the next one; what is ready now was taken.
+        if let Some(waiting) = waiting.as_mut() {
+            let _ = waiting.as_mut().poll(cx);
+        }
+        self.socket.take_error()?.map_or(Ok(()), Err)
     }
 
     fn try_send(&self, data: &[u8], to: Option<&Addr>) -> Result<usize> {
@@ -213,6 +230,16 @@ impl Udp {
             (None, None) => Err(ErrorKind::NotConnected.into()),
         }
     }
+}
+
+type Refusal = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Ready when the socket has an error, which is then no longer noted as ready.
+fn refusal(socket: Arc<UdpSocket>) -> Refusal {
+    Box::pin(async move {
+        let _ = socket.ready(Interest::ERROR).await;
+        let _ = socket.try_io(Interest::ERROR, || Err::<(), _>(ErrorKind::WouldBlock.into()));
+    })
 }
 
 impl Transport for Udp {
@@ -229,6 +256,7 @@ impl Transport for Udp {
     }
 
     fn poll_recv(&self, cx: &mut Context<'_>, reader: &mut Reader) -> Poll<Result<Received>> {
+        self.poll_refusal(cx)?;
         loop {
             ready!(self.socket.poll_recv_ready(cx))?;
             match reader.fill(|buf| self.socket.try_recv_buf_from(buf)) {
