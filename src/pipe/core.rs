@@ -385,8 +385,22 @@ impl Core {
         if source.kind() == io::ErrorKind::ConnectionAborted && self.is_closing() {
             return self.why_closed();
         }
+        if !self.is_datagram() {
+            self.send_failed();
+        }
         let dest = to.or(self.peer.as_ref()).cloned().unwrap_or(Addr::Unnamed);
         SendError::Io { dest, source }
+    }
+
+    /// A stream could not be written: when nothing more will be received either, it is over.
+    pub(crate) fn send_failed(&self) {
+        if self.end().is_some() && self.conf.do_close {
+            self.begin_close();
+        }
+    }
+
+    pub(crate) fn is_datagram(&self) -> bool {
+        self.transport().is_some_and(|transport| transport.kind() == Kind::Datagram)
     }
 
     fn why_closed(&self) -> SendError {

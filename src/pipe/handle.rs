@@ -14,7 +14,6 @@ use super::callbacks::{on_end, on_message, on_up};
 use super::core::{Core, Keep};
 use super::hub::Sub;
 use super::mailbox::{Mailbox, WhenFull};
-use super::transport::Kind;
 use super::{
     AcceptError, Addr, Counters, End, Filter, HandlerId, Outcome, PipeStream, RecvError, SendError, Subscription,
 };
@@ -146,6 +145,13 @@ impl Pipe {
         }
         self.core().claim();
         self.core().recv(limit.into()).await
+    }
+
+    /// Puts a message in front of those that are yet to be received, as when it was read to learn
+    /// what follows.
+    pub fn put_back(&self, message: Message) {
+        let bytes = message.data.len();
+        self.core().put_back(message, bytes);
     }
 
     /// Exactly `n` bytes, however the stream cuts them into messages; the rest of the last message
@@ -329,7 +335,7 @@ impl Pipe {
 
     /// True when messages are datagrams.
     pub fn is_datagram(&self) -> bool {
-        self.core().transport().is_some_and(|transport| transport.kind() == Kind::Datagram)
+        self.core().is_datagram()
     }
 
     /// What the pipe has carried so far; a server: all its clients together.

@@ -54,6 +54,7 @@ pub(crate) async fn splice(core: &Arc<Core>, transport: &dyn Transport, link: &P
         Err(Failure { error, of_source: true }) => Some(End::Broken(error.kind())),
         Err(Failure { error, .. }) => {
             tracing::debug!(pipe = core.id, %error, "a linked pipe takes no more");
+            sink.send_failed();
             core.hub.change(|listeners| listeners.links.retain(|other| !other.is_same(link)));
             None
         }
@@ -130,7 +131,7 @@ impl Relay {
         (self.ends.0.counters(), self.ends.1.counters())
     }
 
-    /// Waits until both directions have ended, closes both pipes, and tells what each carried.
+    /// Waits until both directions have ended, or one pipe can neither send nor receive, closes both pipes, and tells what each carried.
     ///
     /// Datagrams have no end: beside a stream that has ended, they end when none came for half a second.
     ///
@@ -139,6 +140,8 @@ impl Relay {
         let (a, b) = &self.ends;
         tokio::select! {
             _ = async { tokio::join!(a.ended(), b.ended()) } => {}
+            () = a.core().done() => {}
+            () = b.core().done() => {}
             () = silent_after(a, b) => {}
             () = silent_after(b, a) => {}
         }

@@ -18,6 +18,24 @@ pub struct NameServer {
 
 impl NameServer {
     pub async fn with(records: &[(&str, &str)]) -> Self {
+        // The port may be taken between choosing it and using it: then the server ends at once.
+        for _ in 0..10 {
+            let mut server = Self::start(records);
+            let resolver = server.resolver();
+            for _ in 0..50 {
+                if resolver.lookup(records[0].0, Family::V4, Duration::from_millis(200)).await.is_ok() {
+                    return server;
+                }
+                if server.process.try_wait().unwrap().is_some() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        panic!("dnsmasq does not answer");
+    }
+
+    fn start(records: &[(&str, &str)]) -> Self {
         let addr = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut command = Command::new("dnsmasq");
         command.args(["--no-daemon", "--no-resolv", "--no-hosts", "--bind-interfaces", "--pid-file="]);
@@ -27,13 +45,7 @@ impl NameServer {
             command.arg(format!("--host-record={name},{ip}"));
         }
         let process = command.stderr(Stdio::null()).spawn().expect("dnsmasq is installed");
-        let server = Self { process, addr };
-        let resolver = server.resolver();
-        soon("the name server answers", async {
-            while resolver.lookup(records[0].0, Family::V4, Duration::from_millis(200)).await.is_err() {}
-        })
-        .await;
-        server
+        Self { process, addr }
     }
 
     fn resolver(&self) -> Resolver {

@@ -1,1 +1,48 @@
-fn main() {}
+//! The natpipe command: what is asked for, and how it ended.
+
+mod args;
+mod commands;
+mod output;
+mod spec;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::failed(&anyhow::Error::new(error).context("cannot start")),
+    };
+    let result = runtime.block_on(async {
+        tokio::select! {
+            result = run(args) => result,
+            _ = tokio::signal::ctrl_c() => Ok(()),
+        }
+    });
+    // A thread that still waits for standard input must not hold the process.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output::failed(&error),
+    }
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
+    let json = args.json;
+    match args.command {
+        Command::Interfaces => commands::interfaces::run(json),
+        Command::Link { a, b } => commands::link::run(a, b, json).await,
+        Command::Echo { spec } => commands::echo::run(spec, json).await,
+        Command::Demo { mib } => commands::demo::run(mib, json).await,
+        Command::Completions { shell } => commands::manual::completions(shell),
+        Command::Man { dir } => commands::manual::man(dir.as_deref()),
+    }
+}

@@ -1,0 +1,77 @@
+//! `natpipe link`: two pipes joined both ways.
+//!
+//! A listening end takes one peer, as the other end is one: the first connection, or for datagrams
+//! the first who sends. With two listening ends both wait.
+
+use anyhow::{Context as _, Result};
+use natpipe::pipe::{Counters, Relay};
+use natpipe::{Addr, NetConf, Pipe, Proto, pipe_open};
+use serde_json::json;
+
+use crate::output::say;
+use crate::spec::Spec;
+
+pub async fn run(a: Spec, b: Spec, json: bool) -> Result<()> {
+    anyhow::ensure!(a != b || a != Spec::Stdio, "stdio can be one end only");
+    // A server listens before the other end is tried, so that its peer can come meanwhile.
+    let (waiting_a, waiting_b) = (Waiting::open(&a, json).await?, Waiting::open(&b, json).await?);
+    let (pipe_a, pipe_b) = tokio::try_join!(waiting_a.peer(), waiting_b.peer())?;
+    let (at_a, at_b) = Relay::new(pipe_a.clone(), pipe_b.clone()).wait().await;
+    closed(json, at_a, at_b);
+    for (spec, pipe) in [(&a, &pipe_a), (&b, &pipe_b)] {
+        if let Some(natpipe::End::Broken(kind)) = pipe.end() {
+            anyhow::bail!("{spec} broke: {kind}");
+        }
+    }
+    Ok(())
+}
+
+fn closed(json: bool, at_a: Counters, at_b: Counters) {
+    let event = json!({"event": "closed", "sent": at_a.bytes_in, "received": at_b.bytes_in});
+    if json {
+        say(json, "", &event);
+    }
+}
+
+/// An end that is open, or that waits for its peer.
+enum Waiting {
+    Open(Pipe),
+    ForClient(Pipe),
+    ForDatagram(Pipe),
+}
+
+impl Waiting {
+    async fn open(spec: &Spec, json: bool) -> Result<Self> {
+        let pipe = spec.open(NetConf::default()).await?;
+        if !spec.listens() {
+            return Ok(Self::Open(pipe));
+        }
+        let local = pipe.local_addr().to_string();
+        say(json, format_args!("listening at {local}"), &json!({"event": "listening", "local": local}));
+        Ok(if matches!(spec, Spec::UdpListen(_)) { Self::ForDatagram(pipe) } else { Self::ForClient(pipe) })
+    }
+
+    async fn peer(self) -> Result<Pipe> {
+        match self {
+            Self::Open(pipe) => Ok(pipe),
+            Self::ForClient(server) => {
+                let client = server.accept().await.context("no client came")?;
+                server.stop_listening().await;
+                Ok(client)
+            }
+            Self::ForDatagram(server) => first_sender(server).await,
+        }
+    }
+}
+
+/// Waits for a datagram, and gives a pipe that talks with its sender alone. Datagrams of others that
+/// came meanwhile are not the relay's.
+async fn first_sender(server: Pipe) -> Result<Pipe> {
+    let first = server.recv_within(None).await.context("no datagram came")?;
+    let Addr::Ip(peer) = first.from else { anyhow::bail!("the sender has no address") };
+    let local = server.local_addr().clone();
+    server.close().await;
+    let talk = pipe_open(Proto::Udp).bind(&local).dest(peer).await?;
+    talk.put_back(first);
+    Ok(talk)
+}

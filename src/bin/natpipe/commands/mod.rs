@@ -1,0 +1,7 @@
+//! One file per subcommand.
+
+pub mod demo;
+pub mod echo;
+pub mod interfaces;
+pub mod link;
+pub mod manual;

@@ -1,0 +1,139 @@
+//! Decides and opens: one end of a pipe as it is written on the command line.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::{Context as _, Result};
+use natpipe::pipe::transport::OverIo;
+use natpipe::{Addr, NetConf, Pipe, Proto, pipe_open};
+
+/// One end of a pipe, as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Spec {
+    Stdio,
+    Tcp(String),
+    TcpListen(String),
+    Udp(String),
+    UdpListen(String),
+    Unix(PathBuf),
+    UnixListen(PathBuf),
+    Tls(String),
+}
+
+impl FromStr for Spec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "stdio" || text == "-" {
+            return Ok(Self::Stdio);
+        }
+        let (kind, rest) =
+            text.split_once(':').ok_or_else(|| format!("`{text}` has no `:`; write tcp:HOST:PORT or stdio"))?;
+        match kind {
+            "tcp" => remote(rest).map(Self::Tcp),
+            "udp" => remote(rest).map(Self::Udp),
+            "tls" => remote(rest).map(Self::Tls),
+            "tcp-listen" => local(rest).map(Self::TcpListen),
+            "udp-listen" => local(rest).map(Self::UdpListen),
+            "unix" | "unix-listen" if rest.is_empty() => Err("the path is missing".to_owned()),
+            "unix" => Ok(Self::Unix(rest.into())),
+            "unix-listen" => Ok(Self::UnixListen(rest.into())),
+            other => {
+                Err(format!("`{other}` is no kind of pipe: tcp, udp, unix, tls, with -listen for servers, or stdio"))
+            }
+        }
+    }
+}
+
+/// `HOST:PORT`, checked as far as it can be without looking the host up.
+fn remote(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() => port_number(port).map(|_| text.to_owned()),
+        _ => Err(format!("`{text}` is not HOST:PORT")),
+    }
+}
+
+/// `[HOST:]PORT`; without a host, this machine's loopback address.
+fn local(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        None => port_number(text).map(|port| format!("127.0.0.1:{port}")),
+        Some((_, port)) => port_number(port).map(|_| text.to_owned()),
+    }
+}
+
+fn port_number(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| format!("`{text}` is not a port from 0 to 65535"))
+}
+
+impl fmt::Display for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdio => f.write_str("stdio"),
+            Self::Tcp(at) => write!(f, "tcp:{at}"),
+            Self::TcpListen(at) => write!(f, "tcp-listen:{at}"),
+            Self::Udp(at) => write!(f, "udp:{at}"),
+            Self::UdpListen(at) => write!(f, "udp-listen:{at}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::UnixListen(path) => write!(f, "unix-listen:{}", path.display()),
+            Self::Tls(at) => write!(f, "tls:{at}"),
+        }
+    }
+}
+
+impl Spec {
+    /// True where others come to it.
+    pub fn listens(&self) -> bool {
+        matches!(self, Self::TcpListen(_) | Self::UdpListen(_) | Self::UnixListen(_))
+    }
+
+    /// Opens it; a listening end is the server itself.
+    pub async fn open(&self, conf: NetConf) -> Result<Pipe> {
+        let opening = match self {
+            Self::Stdio => return stdio(conf),
+            Self::Tcp(dest) => pipe_open(Proto::Tcp).dest(dest.clone()).conf(conf),
+            Self::Tls(dest) => pipe_open(Proto::Tcp).dest(dest.clone()).conf(conf.use_ssl(true)),
+            Self::Udp(dest) => pipe_open(Proto::Udp).dest(dest.clone()).conf(conf),
+            Self::Unix(path) => pipe_open(Proto::Unix).dest(path.clone()).conf(conf),
+            Self::TcpListen(local) => pipe_open(Proto::Tcp).bind(local.clone()).conf(conf.reuse_addr(true)),
+            Self::UdpListen(local) => pipe_open(Proto::Udp).bind(local.clone()).conf(conf),
+            Self::UnixListen(path) => pipe_open(Proto::Unix).bind(path.clone()).conf(conf.reuse_addr(true)),
+        };
+        opening.await.with_context(|| format!("cannot open {self}"))
+    }
+}
+
+fn stdio(conf: NetConf) -> Result<Pipe> {
+    let ends = tokio::io::join(tokio::io::stdin(), tokio::io::stdout());
+    Ok(Pipe::over(OverIo::new(ends, Addr::Unnamed, Addr::Unnamed), conf)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spec_reads_back_as_it_was_written() {
+        for text in
+            ["stdio", "tcp:host:80", "udp:[::1]:9", "tls:example.org:443", "unix:/tmp/a:b", "tcp-listen:0.0.0.0:1"]
+        {
+            assert_eq!(text.parse::<Spec>().unwrap().to_string(), text);
+        }
+        assert_eq!("udp-listen:53".parse::<Spec>().unwrap().to_string(), "udp-listen:127.0.0.1:53");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (text, part) in [
+            ("tcp", "has no `:`"),
+            ("tcp:host", "not HOST:PORT"),
+            ("tcp:host:http", "not a port"),
+            ("sctp:host:1", "no kind of pipe"),
+            ("tcp-listen:99999", "not a port"),
+            ("unix:", "path is missing"),
+        ] {
+            let error = text.parse::<Spec>().unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+}
