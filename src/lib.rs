@@ -1,5 +1,13 @@
-//! natpipe: everything is a pipe, and everything that talks in messages runs on any pipe, the
-//! hole-punched ones included.
+#![doc = include_str!("../README.md")]
+//!
+//! # The map
+//!
+//! *Everything is a pipe, and everything that talks in messages runs on any pipe.*
+//!
+//! | room | what it is for |
+//! | --- | --- |
+//! | [`net`] | what this machine has: interfaces, routes, name resolution, sockets |
+//! | [`pipe`] | [`Pipe`], [`pipe_open`], [`NetConf`]: streams and datagrams, callbacks and queues, links |
 
 mod base;
 pub mod net;

@@ -31,7 +31,7 @@ impl<T: Send + 'static> Nursery<T> {
         self.tasks.is_empty()
     }
 
-    pub(crate) fn spawn(&mut self, future: impl Future<Output = T> + Send + 'static) {
+    pub(crate) fn begin(&mut self, future: impl Future<Output = T> + Send + 'static) {
         self.tasks.spawn_on(future, &self.runtime);
     }
 

@@ -20,6 +20,7 @@ use crate::net::{Keepalive, Resolver, SocketOptions};
 pub struct NetConf {
     pub(crate) dns_timeout: Duration,
     pub(crate) use_ssl: bool,
+    #[cfg(feature = "tls")]
     pub(crate) ssl_handshake: Duration,
     pub(crate) recv_timeout: Option<Duration>,
     pub(crate) con_timeout: Duration,
@@ -45,6 +46,7 @@ impl Default for NetConf {
         Self {
             dns_timeout: Duration::from_secs(2),
             use_ssl: false,
+            #[cfg(feature = "tls")]
             ssl_handshake: Duration::from_secs(4),
             recv_timeout: Some(Duration::from_secs(2)),
             con_timeout: Duration::from_secs(2),

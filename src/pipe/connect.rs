@@ -259,7 +259,7 @@ impl Attempts<'_> {
             while let Some(addr) = race.poll_attempt(begun.elapsed()) {
                 deadline.get_or_insert_with(|| Instant::now() + self.conf.con_timeout);
                 let (socket, addr) = self.socket(addr)?;
-                attempts.spawn(async move { (addr, socket.connect(addr).await) });
+                attempts.begin(async move { (addr, socket.connect(addr).await) });
             }
             if race.is_lost() {
                 return Err(self.lost(name, unresolved));
@@ -294,7 +294,7 @@ impl Attempts<'_> {
                 continue;
             }
             let (resolver, name, limit) = (resolver.clone(), name.to_owned(), self.conf.dns_timeout);
-            lookups.spawn(async move { (family, resolver.lookup(&name, family, limit).await) });
+            lookups.begin(async move { (family, resolver.lookup(&name, family, limit).await) });
         }
     }
 

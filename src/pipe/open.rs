@@ -271,7 +271,7 @@ impl Opening {
         };
         Ok(match made {
             Made::Raw(socket) => Core::raw(socket, setting),
-            Made::Listener(listener) => Core::listening(listener, setting, handlers),
+            Made::Listener(listener) => Core::listening(*listener, setting, handlers),
             Made::Transport(transport) => Core::connected(transport, setting, handlers, None),
         })
     }
@@ -352,7 +352,7 @@ impl Opening {
         let made = socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket.into()));
         let listener = registered(&shown, made)?;
         let local = registered(&shown, listener.local_addr())?.into();
-        Ok(Made::Listener(self.listener(ListenSocket::Tcp(listener), local)))
+        Ok(Made::Listener(Box::new(self.listener(ListenSocket::Tcp(listener), local))))
     }
 
     #[cfg(unix)]
@@ -375,7 +375,7 @@ impl Opening {
         let made = socket.set_nonblocking(true).and_then(|()| tokio::net::UnixListener::from_std(socket.into()));
         let listener = registered(&shown, made)?;
         let listener = self.listener(ListenSocket::Unix(listener), Addr::Unix(path.into()));
-        Ok(Made::Listener(Listener { _file: file, ..listener }))
+        Ok(Made::Listener(Box::new(Listener { _file: file, ..listener })))
     }
 
     fn listener(&self, socket: ListenSocket, local: Addr) -> Listener {
@@ -461,7 +461,7 @@ impl Opening {
 /// What opening comes to.
 enum Made {
     Raw(Socket),
-    Listener(Listener),
+    Listener(Box<Listener>),
     Transport(Held),
 }
 

@@ -207,7 +207,7 @@ async fn accept_all(core: &Arc<Core>, listener: &Listener) -> End {
     loop {
         tokio::select! {
             accepted = listener.accept(), if handshakes.len() < HANDSHAKES => match accepted {
-                Ok(handshake) => handshakes.spawn(handshake),
+                Ok(handshake) => handshakes.begin(handshake),
                 Err(error) => rest(core, &error).await,
             },
             Some(shaken) = handshakes.next(), if !handshakes.is_empty() => match shaken {

@@ -14,13 +14,16 @@ pub(crate) fn links() -> io::Result<Vec<(String, Link)>> {
     let asker = asking_socket()?;
     let mut found: BTreeMap<String, Link> = BTreeMap::new();
     let mut entry = list.0;
-    // SAFETY: getifaddrs returned a list whose entries stay valid until `list` is dropped; each
-    // name is a string that ends in zero, and each address, where not null, is one of its family.
+    // SAFETY: getifaddrs returned a list whose entries stay valid until `list` is dropped.
     while let Some(item) = unsafe { entry.as_ref() } {
+        // SAFETY: each entry's name is a string that ends in zero.
         let name = unsafe { CStr::from_ptr(item.ifa_name) }.to_string_lossy().into_owned();
         let link = found.entry(name).or_default();
         link.flags = flags(item.ifa_flags);
-        if let Some(addr) = unsafe { item.ifa_addr.as_ref() }.filter(|a| i32::from(a.sa_family) == libc::AF_PACKET) {
+        // SAFETY: each entry's address is null or valid for as long as the list.
+        let addr = unsafe { item.ifa_addr.as_ref() };
+        if let Some(addr) = addr.filter(|addr| i32::from(addr.sa_family) == libc::AF_PACKET) {
+            // SAFETY: an address of this family is a sockaddr_ll.
             let hardware = unsafe { &*ptr::from_ref(addr).cast::<libc::sockaddr_ll>() };
             link.index = hardware.sll_ifindex.unsigned_abs();
             link.mac = mac(hardware);

@@ -1,0 +1,248 @@
+//! The command as a program sees it: what it reads and writes, and how it ends.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn natpipe(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_natpipe"));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    natpipe(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// A command that runs beside the test and ends with it.
+struct Running {
+    child: Child,
+    /// The address that it listens on, from its first event.
+    local: String,
+}
+
+impl Running {
+    fn listening(args: &[&str]) -> Self {
+        let mut child = natpipe(args)
+            .arg("--json")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut events = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        events.read_line(&mut line).unwrap();
+        let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("no event: {line}"));
+        assert_eq!(event["event"], "listening");
+        std::thread::spawn(move || std::io::copy(&mut events, &mut std::io::sink()));
+        Self { child, local: event["local"].as_str().unwrap().to_owned() }
+    }
+
+    /// Waits for its end.
+    fn status(&mut self) -> i32 {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code().unwrap();
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "the command does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn interfaces_are_a_table_for_people_and_json_for_programs() {
+    let people = run(&["interfaces"]);
+    assert!(people.status.success());
+    let table = text(&people.stdout);
+    assert!(
+        table.contains("127.0.0.1/8") && table.contains("loopback") && table.contains("external unknown"),
+        "{table}"
+    );
+    let programs: serde_json::Value = serde_json::from_slice(&run(&["interfaces", "--json"]).stdout).unwrap();
+    let lo = programs.as_array().unwrap().iter().find(|i| i["flags"]["loopback"] == true).unwrap();
+    assert_eq!(lo["addresses"][0]["ip"], "127.0.0.1");
+    assert_eq!(lo["addresses"][0]["scope"], "loopback");
+    assert!(lo["routes"][0]["external"].is_null());
+}
+
+#[test]
+fn demo_moves_data_through_every_kind_and_says_so() {
+    let people = run(&["demo", "--mib", "2"]);
+    let shown = text(&people.stdout);
+    assert!(people.status.success(), "{}", text(&people.stderr));
+    for kind in ["TCP", "TLS", "relay", "UDP", "every byte arrived"] {
+        assert!(shown.contains(kind), "{shown}");
+    }
+    let programs = text(&run(&["demo", "--mib", "1", "--json"]).stdout);
+    let rows: Vec<serde_json::Value> = programs.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 4);
+    assert!(rows.iter().all(|row| row["checked"] == true && row["rate"].as_f64().unwrap() > 0.0), "{programs}");
+}
+
+#[test]
+fn link_carries_standard_input_to_a_server_and_its_answer_back_to_the_last_byte() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let spec = format!("tcp:{}", server.local_addr().unwrap());
+    let mut child = natpipe(&["link", "stdio", &spec]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let data: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();
+    let (sent, mut stdin) = (data.clone(), child.stdin.take().unwrap());
+    let writer = std::thread::spawn(move || stdin.write_all(&sent).unwrap());
+    let (mut stream, _) = server.accept().unwrap();
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).unwrap();
+    assert!(got == data, "{} of {} bytes", got.len(), data.len());
+    writer.join().unwrap();
+    // The half-close came through; the answer goes the other way only now.
+    stream.write_all(&data[..1_000_000]).unwrap();
+    drop(stream);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    assert!(output.stdout == data[..1_000_000], "{} bytes came back", output.stdout.len());
+}
+
+#[test]
+fn link_joins_a_listener_and_a_unix_socket() {
+    let path = std::env::temp_dir().join(format!("natpipe-cli-{}", std::process::id()));
+    let unix = format!("unix-listen:{}", path.display());
+    let mut link = Running::listening(&["link", "tcp-listen:0", &unix]);
+    let mut tcp = TcpStream::connect(&link.local).unwrap();
+    let begun = Instant::now();
+    let mut unix = loop {
+        match std::os::unix::net::UnixStream::connect(&path) {
+            Ok(stream) => break stream,
+            Err(error) => assert!(begun.elapsed() < Duration::from_secs(10), "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    tcp.write_all(b"over").unwrap();
+    let mut got = [0; 4];
+    unix.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"over");
+    unix.write_all(b"back").unwrap();
+    tcp.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"back");
+    drop((tcp, unix));
+    assert_eq!(link.status(), 0);
+}
+
+#[test]
+fn link_answers_the_first_sender_of_datagrams() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let spec = format!("tcp:{}", server.local_addr().unwrap());
+    let mut link = Running::listening(&["link", "udp-listen:0", &spec]);
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.connect(&link.local).unwrap();
+    client.send(b"question").unwrap();
+    let (mut stream, _) = server.accept().unwrap();
+    let mut got = [0; 8];
+    stream.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"question");
+    stream.write_all(b"answer!!").unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    assert_eq!(client.recv(&mut got).unwrap(), 8);
+    assert_eq!(&got, b"answer!!");
+    drop(stream);
+    assert_eq!(link.status(), 0);
+}
+
+#[test]
+fn echo_serves_every_client_of_streams_and_of_datagrams() {
+    let tcp = Running::listening(&["echo", "tcp-listen:0"]);
+    for n in 0..3u8 {
+        let mut client = TcpStream::connect(&tcp.local).unwrap();
+        client.write_all(&[n; 5]).unwrap();
+        let mut got = [9; 5];
+        client.read_exact(&mut got).unwrap();
+        assert_eq!(got, [n; 5]);
+    }
+    let udp = Running::listening(&["echo", "udp-listen:127.0.0.1:0"]);
+    for _ in 0..2 {
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        client.connect(&udp.local).unwrap();
+        client.send(b"ping").unwrap();
+        let mut got = [0; 4];
+        client.recv(&mut got).unwrap();
+        assert_eq!(&got, b"ping");
+    }
+}
+
+#[test]
+fn a_peer_that_leaves_ends_the_link_though_standard_input_stays_open() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let spec = format!("tcp:{}", server.local_addr().unwrap());
+    let mut child = natpipe(&["link", "stdio", &spec]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    drop(server.accept().unwrap());
+    let begun = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        // What is typed now can not arrive: the first bytes are refused, the next tell us so.
+        let _ = stdin.write_all(b"anybody?");
+        assert!(begun.elapsed() < Duration::from_secs(10), "the link does not end");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn failures_are_one_line_that_says_why_and_exit_status_1() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let failed = run(&["link", &format!("tcp:{free}"), "stdio"]);
+    assert_eq!(failed.status.code(), Some(1));
+    let line = text(&failed.stderr);
+    assert_eq!(line.lines().count(), 1, "{line}");
+    assert!(line.contains(&free.to_string()) && line.contains("Connection refused"), "{line}");
+    assert!(failed.stdout.is_empty());
+
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let failed = run(&["echo", &format!("tcp-listen:{}", taken.local_addr().unwrap())]);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(text(&failed.stderr).contains("another socket has this port"), "{}", text(&failed.stderr));
+}
+
+#[test]
+fn wrong_usage_is_exit_status_2() {
+    for args in [&["link", "tcp:nowhere", "stdio"][..], &["link", "stdio"], &["fly"], &["demo", "--mib", "0"], &[]] {
+        assert_eq!(run(args).status.code(), Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let mut child = natpipe(&["interfaces"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn completions_and_the_manual_page_are_there() {
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(text(&run(&["completions", shell]).stdout).contains("interfaces"), "{shell}");
+    }
+    let page = text(&run(&["man"]).stdout);
+    assert!(page.starts_with(".ie") || page.contains(".TH natpipe"), "{page}");
+}
+
+#[test]
+fn every_example_runs() {
+    for example in ["echo", "interface", "relay"] {
+        let output = Command::new(env!("CARGO")).args(["run", "--quiet", "--example", example]).output().unwrap();
+        assert!(output.status.success(), "{example}: {}", text(&output.stderr));
+        assert!(!output.stdout.is_empty(), "{example} shows what it did");
+    }
+}
