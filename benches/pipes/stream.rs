@@ -1,69 +1,84 @@
-//! One TCP stream in writes of 64 KiB, both ends in one process.
+//! One TCP stream in writes of 64 KiB, each end on a thread and a runtime of its own: with both ends
+//! on one runtime the figure depends on whether its scheduler puts them on one core or on two.
 
+use std::sync::mpsc;
 use std::time::Instant;
 
-use natpipe::{Proto, pipe_open};
+use natpipe::{Addr, NetConf, Proto, pipe_open};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::{runtime, table};
+use crate::table;
 
 const BYTES: usize = 1 << 30;
 const WRITE: usize = 1 << 16;
 
 pub fn run() {
-    let runtime = runtime();
     table::compare(
         "One TCP stream in 64 KiB writes",
         "Gbit/s",
-        7,
+        11,
         &mut [
-            ("bare tokio", &mut || runtime.block_on(runtime.spawn(bare())).unwrap()),
-            ("pipe by recv", &mut || runtime.block_on(runtime.spawn(pipe())).unwrap()),
+            ("bare tokio", &mut || both(bare_sink, bare_source)),
+            ("pipe by recv", &mut || both(pipe_sink, pipe_source)),
         ],
     );
 }
 
-fn rate(begun: Instant) -> f64 {
-    BYTES as f64 * 8.0 / begun.elapsed().as_secs_f64() / 1e9
+fn both<A, B>(sink: fn(mpsc::Sender<Addr>) -> A, source: fn(Addr) -> B) -> f64
+where
+    A: Future<Output = ()> + 'static,
+    B: Future<Output = ()> + 'static,
+{
+    let (tell, told) = mpsc::channel();
+    let receiving = std::thread::spawn(move || {
+        alone().block_on(sink(tell));
+        Instant::now()
+    });
+    let addr = told.recv().unwrap();
+    let begun = Instant::now();
+    alone().block_on(source(addr));
+    let elapsed = receiving.join().unwrap() - begun;
+    BYTES as f64 * 8.0 / elapsed.as_secs_f64() / 1e9
 }
 
-async fn bare() -> f64 {
+fn alone() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+async fn bare_sink(tell: mpsc::Sender<Addr>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    tell.send(listener.local_addr().unwrap().into()).unwrap();
     let (mut server, _) = listener.accept().await.unwrap();
-    let begun = Instant::now();
-    let sender = tokio::spawn(async move {
-        let data = vec![7; WRITE];
-        for _ in 0..BYTES / WRITE {
-            client.write_all(&data).await.unwrap();
-        }
-    });
     let (mut buf, mut got) = (vec![0; WRITE], 0);
     while got < BYTES {
         got += server.read(&mut buf).await.unwrap();
     }
-    sender.await.unwrap();
-    rate(begun)
 }
 
-async fn pipe() -> f64 {
+async fn bare_source(addr: Addr) {
+    let mut client = TcpStream::connect(addr.ip().unwrap()).await.unwrap();
+    let data = vec![7; WRITE];
+    for _ in 0..BYTES / WRITE {
+        client.write_all(&data).await.unwrap();
+    }
+}
+
+async fn pipe_sink(tell: mpsc::Sender<Addr>) {
     let listener = pipe_open(Proto::Tcp).bind("127.0.0.1:0").await.unwrap();
-    let client = pipe_open(Proto::Tcp).dest(listener.local_addr()).await.unwrap();
+    tell.send(listener.local_addr().clone()).unwrap();
     let server = listener.accept().await.unwrap();
-    let begun = Instant::now();
-    let sender = tokio::spawn(async move {
-        let data = vec![7; WRITE];
-        for _ in 0..BYTES / WRITE {
-            client.send(&data).await.unwrap();
-        }
-        client
-    });
     let mut got = 0;
     while got < BYTES {
         got += server.recv().await.unwrap().len();
     }
-    let rate = rate(begun);
-    sender.await.unwrap().close().await;
-    rate
+}
+
+async fn pipe_source(addr: Addr) {
+    let client = pipe_open(Proto::Tcp).dest(addr).conf(NetConf::default()).await.unwrap();
+    let data = vec![7; WRITE];
+    for _ in 0..BYTES / WRITE {
+        client.send(&data).await.unwrap();
+    }
+    client.close().await;
 }

@@ -50,7 +50,18 @@ async fn options_of_the_socket_differ_from_the_systems_own() {
 }
 
 #[tokio::test]
-async fn options_hold_for_accepted_connections_and_on_ipv6() {
+async fn options_hold_for_accepted_connections() {
+    let server =
+        pipe_open(Proto::Tcp).bind("127.0.0.1:0").conf(NetConf::default().linger(Duration::ZERO)).await.unwrap();
+    let client = pipe_open(Proto::Tcp).dest(server.local_addr()).await.unwrap();
+    let accepted = server.accept().await.unwrap();
+    client.send("unread").await.unwrap();
+    accepted.close().await;
+    assert_eq!(soon("the end", client.ended()).await, End::Broken(std::io::ErrorKind::ConnectionReset));
+}
+
+#[tokio::test]
+async fn options_hold_on_ipv6() {
     let conf = NetConf::default().tos(0x28).ttl(17);
     let pipe = pipe_open(Proto::Udp).bind("[::1]:0").conf(conf.sock_only(true)).await.unwrap();
     let socket = pipe.into_socket().unwrap();

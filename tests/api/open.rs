@@ -100,6 +100,17 @@ async fn sockets_that_exist_are_wrapped_as_what_they_are() {
 }
 
 #[tokio::test]
+async fn a_server_can_be_awaited_for_its_next_client() {
+    let server = pipe_open(Proto::Tcp).bind("127.0.0.1:0").await.unwrap();
+    for text in ["first", "second"] {
+        let client = pipe_open(Proto::Tcp).dest(server.local_addr()).await.unwrap();
+        client.send(text).await.unwrap();
+        let accepted = (&server).await.unwrap();
+        assert_eq!(accepted.recv().await.unwrap(), text);
+    }
+}
+
+#[tokio::test]
 async fn a_route_gives_the_source_address_and_the_port() {
     let lo = Interface::by_addr("127.0.0.1".parse().unwrap()).unwrap();
     let route = lo.route(natpipe::Family::V4).unwrap();

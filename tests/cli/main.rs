@@ -140,6 +140,33 @@ fn link_joins_a_listener_and_a_unix_socket() {
     assert_eq!(link.status(), 0);
 }
 
+/// The kernel pipes among a process's descriptors.
+fn kernel_pipes(pid: u32) -> usize {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let is_pipe =
+        |path: std::path::PathBuf| std::fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with("pipe:"));
+    entries.filter(|entry| entry.as_ref().is_ok_and(|entry| is_pipe(entry.path()))).count()
+}
+
+#[test]
+fn two_sockets_are_joined_in_the_kernel_and_anything_else_is_copied() {
+    let carried = |a: &mut TcpStream, b: &mut TcpStream| {
+        a.write_all(b"there").unwrap();
+        let mut got = [0; 5];
+        b.read_exact(&mut got).unwrap();
+        b.write_all(b"again").unwrap();
+        a.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"again");
+    };
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let link = Running::listening(&["link", "tcp-listen:0", &format!("tcp:{}", server.local_addr().unwrap())]);
+    let mut client = TcpStream::connect(&link.local).unwrap();
+    let before = kernel_pipes(link.child.id());
+    carried(&mut client, &mut server.accept().unwrap().0);
+    let after = kernel_pipes(link.child.id());
+    assert_eq!(after, before + 4, "two ends of a kernel pipe for each direction");
+}
+
 #[test]
 fn link_answers_the_first_sender_of_datagrams() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
