@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use bytes::Bytes;
 
 use super::callbacks::{OnMessage, OnUp, on_message, on_up};
-use super::{Addr, Dest, NetConf, OpenError, Outcome, Pipe, Proto, pipe_open};
+use super::{Addr, Dest, NetConf, OpenError, OpenFailure, Outcome, Pipe, Proto, pipe_open};
 use crate::net::{Family, Interface, InterfaceError, Route, Scope};
 
 /// Why one listener could not be opened.
@@ -21,6 +21,15 @@ pub struct ListenError {
     #[source]
     pub source: OpenError,
 }
+
+impl ListenError {
+    fn is_port_taken(&self) -> bool {
+        matches!(self.source.kind(), OpenFailure::Socket(error) if error.source.kind() == std::io::ErrorKind::AddrInUse)
+    }
+}
+
+/// Free ports tried until one is found that is free in both families.
+const FREE_PORT_TRIES: u32 = 16;
 
 /// Why a daemon does not listen where it was told to.
 #[derive(Debug, thiserror::Error)]
@@ -110,8 +119,10 @@ impl Daemon {
     /// # Errors
     /// [`DaemonError::Listen`].
     pub async fn add_listener(&self, proto: Proto, route: &Route) -> Result<SocketAddr, DaemonError> {
-        let opening = self.handled(pipe_open(proto).route(route));
-        self.add(opening, proto, route.local().to_string()).await
+        let target = route.local().to_string();
+        let opened = self.handled(pipe_open(proto).route(route)).await;
+        let pipe = opened.map_err(|source| ListenError { target, proto, source })?;
+        self.keep(vec![pipe]).pop().ok_or(DaemonError::Nowhere("numeric"))
     }
 
     /// The listeners, in the order in which they were opened.
@@ -134,28 +145,50 @@ impl Daemon {
         ips: Vec<IpAddr>,
         kind: &'static str,
     ) -> Result<Vec<SocketAddr>, DaemonError> {
-        let mut found: Vec<SocketAddr> = Vec::new();
-        for ip in ips {
-            let port = found.first().map_or(port, SocketAddr::port);
-            let addr = SocketAddr::new(ip, port);
-            let opening = self.handled(pipe_open(proto).bind(Dest::Addr(addr)));
-            found.push(self.add(opening, proto, addr.to_string()).await?);
+        if ips.is_empty() {
+            return Err(DaemonError::Nowhere(kind));
         }
-        if found.is_empty() { Err(DaemonError::Nowhere(kind)) } else { Ok(found) }
+        let mut tries = if port == 0 { FREE_PORT_TRIES } else { 1 };
+        loop {
+            tries -= 1;
+            let (opened, failed) = self.open_each(proto, port, &ips).await;
+            match failed {
+                // A port that is free in one family may be taken in the other: another one then.
+                Some(error) if tries > 0 && error.is_port_taken() => {}
+                Some(error) => {
+                    self.keep(opened);
+                    return Err(error.into());
+                }
+                None => return Ok(self.keep(opened)),
+            }
+        }
+    }
+
+    /// One listener on each address, all on the port of the first, up to the first that fails.
+    async fn open_each(&self, proto: Proto, port: u16, ips: &[IpAddr]) -> (Vec<Pipe>, Option<ListenError>) {
+        let mut opened: Vec<Pipe> = Vec::new();
+        for ip in ips {
+            let port = opened.first().and_then(|pipe| pipe.local_addr().port()).unwrap_or(port);
+            let addr = SocketAddr::new(*ip, port);
+            match self.handled(pipe_open(proto).bind(Dest::Addr(addr))).await {
+                Ok(pipe) => opened.push(pipe),
+                Err(source) => return (opened, Some(ListenError { target: addr.to_string(), proto, source })),
+            }
+        }
+        (opened, None)
+    }
+
+    /// Owns these listeners from now on, and tells their addresses.
+    fn keep(&self, opened: Vec<Pipe>) -> Vec<SocketAddr> {
+        let addrs = opened.iter().filter_map(|pipe| pipe.local_addr().ip()).collect();
+        if let Ok(mut pipes) = self.listeners.lock() {
+            pipes.extend(opened);
+        }
+        addrs
     }
 
     fn handled(&self, opening: super::Opening) -> super::Opening {
         opening.conf(self.conf.clone()).only_v6().handlers(self.message.clone(), self.up.clone())
-    }
-
-    async fn add(&self, opening: super::Opening, proto: Proto, target: String) -> Result<SocketAddr, DaemonError> {
-        let failed = |source| ListenError { target, proto, source };
-        let pipe = opening.await.map_err(failed)?;
-        let addr = pipe.local_addr().ip().ok_or(DaemonError::Nowhere("numeric"))?;
-        if let Ok(mut pipes) = self.listeners.lock() {
-            pipes.push(pipe);
-        }
-        Ok(addr)
     }
 }
 

@@ -96,9 +96,9 @@ async fn pipes_are_opened_by_name_on_whichever_family_works() {
 #[tokio::test]
 async fn a_name_with_both_families_is_tried_on_ipv6_first() {
     let names = NameServer::with(RECORDS).await;
-    let six = pipe_open(Proto::Tcp).bind("[::1]:0").await.unwrap();
-    let port = six.local_addr().port().unwrap();
-    let _four = pipe_open(Proto::Tcp).bind(SocketAddr::from(([127, 0, 0, 1], port))).await.unwrap();
+    // A daemon finds a port that is free in both families.
+    let both = natpipe::Daemon::new(NetConf::default(), |_, _, _| ());
+    let port = both.listen_loopback(Proto::Tcp, 0).await.unwrap()[0].port();
     let client = pipe_open(Proto::Tcp).dest(("both.test", port)).conf(names.conf()).await.unwrap();
     assert!(client.peer_addr().unwrap().ip().unwrap().is_ipv6());
 }

@@ -160,11 +160,15 @@ fn two_sockets_are_joined_in_the_kernel_and_anything_else_is_copied() {
     };
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let link = Running::listening(&["link", "tcp-listen:0", &format!("tcp:{}", server.local_addr().unwrap())]);
-    let mut client = TcpStream::connect(&link.local).unwrap();
     let before = kernel_pipes(link.child.id());
+    let mut client = TcpStream::connect(&link.local).unwrap();
     carried(&mut client, &mut server.accept().unwrap().0);
-    let after = kernel_pipes(link.child.id());
-    assert_eq!(after, before + 4, "two ends of a kernel pipe for each direction");
+    // Bytes that came before the link are handed over first; then each direction is joined.
+    let begun = Instant::now();
+    while kernel_pipes(link.child.id()) != before + 4 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "two ends of a kernel pipe for each direction");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]
