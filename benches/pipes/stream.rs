@@ -2,7 +2,7 @@
 //! on one runtime the figure depends on whether its scheduler puts them on one core or on two.
 
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use natpipe::{Addr, NetConf, Proto, pipe_open};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,6 +12,8 @@ use crate::table;
 
 const BYTES: usize = 1 << 30;
 const WRITE: usize = 1 << 16;
+/// The default `recv_timeout`.
+const LIMIT: Option<Duration> = Some(Duration::from_secs(2));
 
 pub fn run() {
     table::compare(
@@ -20,7 +22,8 @@ pub fn run() {
         11,
         &mut [
             ("bare tokio", &mut || both(bare_sink, bare_source)),
-            ("pipe by recv", &mut || both(pipe_sink, pipe_source)),
+            ("pipe by recv, no limit", &mut || both(|tell| pipe_sink(tell, None), pipe_source)),
+            ("pipe by recv within 2 s", &mut || both(|tell| pipe_sink(tell, LIMIT), pipe_source)),
         ],
     );
 }
@@ -64,13 +67,13 @@ async fn bare_source(addr: Addr) {
     }
 }
 
-async fn pipe_sink(tell: mpsc::Sender<Addr>) {
+async fn pipe_sink(tell: mpsc::Sender<Addr>, limit: Option<Duration>) {
     let listener = pipe_open(Proto::Tcp).bind("127.0.0.1:0").await.unwrap();
     tell.send(listener.local_addr().clone()).unwrap();
     let server = listener.accept().await.unwrap();
     let mut got = 0;
     while got < BYTES {
-        got += server.recv().await.unwrap().len();
+        got += server.recv_within(limit).await.unwrap().data.len();
     }
 }
 
