@@ -220,7 +220,8 @@ pub(crate) async fn run_ends(core: &Arc<Core>, end: End) {
 /// Says goodbye and lets go of the socket, once nobody is in the middle of writing.
 async fn release(core: &Arc<Core>, end: End) {
     core.begin_close();
-    let _turn = core.writing().await;
+    // A byte stream of the pipe keeps the turn for as long as it lives; it sees the closing by itself.
+    let _turn = tokio::time::timeout(GOODBYE_LIMIT, core.writing()).await;
     let Some(transport) = core.take_transport() else { return };
     let resets = core.conf.socket.linger.is_some_and(|limit| limit.is_zero());
     if !resets && !matches!(end, End::Broken(_)) && !core.is_write_finished() {

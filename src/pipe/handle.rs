@@ -192,7 +192,8 @@ impl Pipe {
         Err(last.into())
     }
 
-    /// A queue of one's own with the messages that `filter` takes, from now on.
+    /// A queue of one's own with the messages that `filter` takes, from now on. On a stream, one that
+    /// is full and not read holds up everything that comes after.
     pub fn subscribe(&self, filter: Filter) -> Subscription {
         let core = self.core();
         let when_full = if self.is_datagram() { WhenFull::DropOldest } else { WhenFull::Wait };
@@ -207,6 +208,8 @@ impl Pipe {
     /// Calls `handler` with each message, its sender and a pipe that answers it. Handlers of a pipe
     /// run one after another in the order of the messages, and the next message waits for them; a
     /// handler that panics is counted and called again.
+    ///
+    /// A handler must not wait for the next message of its own pipe: it is the one that this waits for.
     ///
     /// On a server the handler gets the messages of all its clients, and their pipes.
     pub fn add_msg_cb<F, R, S>(&self, handler: F) -> HandlerId

@@ -9,8 +9,9 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::core::{Core, Held};
+use super::core::Core;
 use super::handle::Message;
+use super::transport::Transport;
 use super::{End, Pipe, RecvError};
 use crate::base::turn::Taken;
 
@@ -22,9 +23,10 @@ type Next = Pin<Box<dyn Future<Output = Result<Message, RecvError>> + Send>>;
 /// Datagrams are read one after another as bytes, and each write sends one.
 pub struct PipeStream {
     pipe: Pipe,
-    transport: Option<Held>,
     rest: Bytes,
     next: Option<Next>,
+    /// Ready when the pipe is closed by another handle.
+    closed: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Nobody else writes meanwhile.
     _turn: Taken<Arc<Core>, Core>,
 }
@@ -33,7 +35,26 @@ impl PipeStream {
     pub(crate) async fn new(pipe: Pipe) -> Self {
         pipe.core().claim();
         let turn = pipe.core().writing_owned().await;
-        Self { transport: pipe.core().transport(), pipe, rest: Bytes::new(), next: None, _turn: turn }
+        let core = pipe.core().clone();
+        let closed = Box::pin(async move { core.when(|life| life.closing).await });
+        Self { pipe, rest: Bytes::new(), next: None, closed, _turn: turn }
+    }
+
+    /// Runs a call on the transport; a pipe that is closed meanwhile ends the wait.
+    fn poll_on<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        call: impl FnOnce(&Pipe, &dyn Transport, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let Some(transport) = self.pipe.core().transport().filter(|_| self.pipe.is_open()) else {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        };
+        match call(&self.pipe, &**transport, cx) {
+            Poll::Pending if self.closed.as_mut().poll(cx).is_ready() => {
+                Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+            }
+            done => done,
+        }
     }
 
     /// The pipe: its addresses, counters and end.
@@ -84,22 +105,22 @@ impl AsyncRead for PipeStream {
 }
 
 impl AsyncWrite for PipeStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        let Some(transport) = self.transport.as_ref().filter(|_| self.pipe.is_open()) else {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        };
-        let n = ready!(transport.poll_send(cx, data, self.pipe.peer_addr()))?;
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let sent = self.poll_on(cx, |pipe, transport, cx| transport.poll_send(cx, data, pipe.peer_addr()));
+        let n = ready!(sent)?;
         self.pipe.core().count_out(n);
         Poll::Ready(Ok(n))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.transport.as_ref().map_or(Poll::Ready(Ok(())), |transport| transport.poll_flush(cx))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_on(cx, |_, transport, cx| transport.poll_flush(cx))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(transport) = &self.transport else { return Poll::Ready(Ok(())) };
-        let shut = ready!(transport.poll_finish(cx));
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.pipe.is_open() {
+            return Poll::Ready(Ok(()));
+        }
+        let shut = ready!(self.poll_on(cx, |_, transport, cx| transport.poll_finish(cx)));
         self.pipe.core().set_write_finished();
         Poll::Ready(match shut {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),

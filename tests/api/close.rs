@@ -78,6 +78,29 @@ async fn close_ends_a_send_that_waits_for_a_peer_that_does_not_read() {
 }
 
 #[tokio::test]
+async fn close_ends_a_byte_stream_that_another_task_holds() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let ends = connected(NetConf::default().send_buffer(10_000).recv_buffer(10_000)).await;
+    let _unread = ends.accepted.subscribe(natpipe::Filter::all());
+    let client = ends.client.clone();
+    let (reading, writing) = (tokio::io::split(client.into_stream().await), ends.client.clone());
+    let (mut reader, mut writer) = reading;
+    let reading = tokio::spawn(async move { reader.read(&mut [0; 10]).await });
+    let stuck = tokio::spawn(async move {
+        loop {
+            if let Err(error) = writer.write_all(&[7; 100_000]).await {
+                return error.kind();
+            }
+        }
+    });
+    until("the writer is stuck", || writing.counters().bytes_out > 0).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    soon("close", writing.close()).await;
+    assert_eq!(soon("the writer is told", stuck).await.unwrap(), std::io::ErrorKind::BrokenPipe);
+    assert_eq!(soon("the reader is told", reading).await.unwrap().unwrap(), 0);
+}
+
+#[tokio::test]
 async fn closing_a_server_closes_its_clients_and_the_address_can_be_bound_at_once() {
     let conf = NetConf::default().reuse_addr(true);
     let ends = connected(conf.clone()).await;
