@@ -15,9 +15,7 @@ use tokio::runtime::Handle as Runtime;
 use super::callbacks::{OnMessage, OnUp, on_end, on_message, on_up};
 use super::core::{Core, Handlers, Held, Setting, held};
 use super::serve::{ListenSocket, Listener};
-#[cfg(unix)]
-use super::transport::Unix;
-use super::transport::{OverIo, Tcp, Transport, Udp};
+use super::transport::{Connection, OverIo, Transport, Udp};
 use super::{Addr, Dest, End, NetConf, OpenError, OpenFailure, Outcome, Pipe, Proto, connect};
 use crate::net::{self, Local, Route, SocketError, SocketStep};
 
@@ -312,9 +310,9 @@ impl Opening {
         }
         let shown = dest.to_string();
         Ok(match stream {
-            connect::Stream::Tcp(socket) => held(registered(&shown, Tcp::new(socket))?),
+            connect::Stream::Tcp(socket) => held(registered(&shown, Connection::tcp(socket))?),
             #[cfg(unix)]
-            connect::Stream::Unix(socket) => held(registered(&shown, Unix::new(socket))?),
+            connect::Stream::Unix(socket) => held(registered(&shown, Connection::unix(socket))?),
         })
     }
 

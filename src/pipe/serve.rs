@@ -14,9 +14,7 @@ use tokio::net::UnixListener;
 use super::core::{Core, Held, Keep, Setting, held};
 use super::drive::Done;
 use super::mailbox::{Mailbox, WhenFull};
-use super::transport::Tcp;
-#[cfg(unix)]
-use super::transport::Unix;
+use super::transport::Connection;
 use super::{AcceptError, Addr, End, Pipe, RecvError};
 use crate::base::queue::Limits;
 use crate::base::task::Nursery;
@@ -82,9 +80,9 @@ enum Accepted {
 impl Accepted {
     fn plain(self) -> Handshaken {
         Ok(match self {
-            Self::Tcp(socket) => held(Tcp::new(socket)?),
+            Self::Tcp(socket) => held(Connection::tcp(socket)?),
             #[cfg(unix)]
-            Self::Unix(socket) => held(Unix::new(socket)?),
+            Self::Unix(socket) => held(Connection::unix(socket)?),
         })
     }
 

@@ -70,6 +70,18 @@ impl Count {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// Waits until it has begun to rise and rises no more.
+    async fn settles(&self) {
+        let mut before = usize::MAX;
+        soon("the count stands still", async {
+            while before != self.get() || before == 0 {
+                before = self.get();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        })
+        .await;
+    }
+
     fn get(&self) -> usize {
         self.0.load(Ordering::SeqCst)
     }

@@ -14,9 +14,7 @@ use bytes::Bytes;
 use super::Addr;
 pub use super::reader::Reader;
 pub use io::OverIo;
-#[cfg(unix)]
-pub(crate) use socket::Unix;
-pub(crate) use socket::{PlainSocket, Tcp, Udp};
+pub(crate) use socket::{Connection, PlainSocket, Udp};
 
 /// Whether message boundaries mean something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -58,36 +58,6 @@ impl AsFd for PlainSocket<'_> {
     }
 }
 
-/// Reads once a stream socket is ready.
-///
-/// A read that leaves room has emptied the socket: the readiness is cleared with it, and the next
-/// read waits at once instead of asking the kernel in vain.
-macro_rules! poll_recv_stream {
-    ($socket:expr, $cx:expr, $reader:expr) => {
-        loop {
-            ready!($socket.poll_read_ready($cx))?;
-            let read = $reader.fill(|buf| {
-                let mut emptied = None;
-                let read = $socket.try_io(Interest::READABLE, || {
-                    let n = sys::recv(&$socket, buf)?;
-                    if n > 0 && buf.has_remaining_mut() {
-                        emptied = Some(n);
-                        return Err(ErrorKind::WouldBlock.into());
-                    }
-                    Ok(n)
-                });
-                emptied.map_or(read, Ok)
-            });
-            match read {
-                Ok((_, 0)) => return Poll::Ready(Ok(Received::End)),
-                Ok((data, _)) => return Poll::Ready(Ok(Received::Data(data, None))),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-    };
-}
-
 /// Writes once a socket is ready.
 macro_rules! poll_send_with {
     ($socket:expr, $cx:expr, $ready:ident, $send:expr) => {
@@ -101,70 +71,86 @@ macro_rules! poll_send_with {
     };
 }
 
-/// A TCP connection.
-#[derive(Debug)]
-pub(crate) struct Tcp {
-    socket: TcpStream,
-    local: SocketAddr,
-    peer: SocketAddr,
+/// What the stream sockets of the runtime have in common, each under its own type.
+pub(crate) trait StreamSocket: AsFd + Send + Sync + 'static {
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<Result<()>>;
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<Result<()>>;
+    fn try_read_with(&self, read: impl FnOnce() -> Result<usize>) -> Result<usize>;
+    fn try_write(&self, data: &[u8]) -> Result<usize>;
+    fn plain(&self) -> PlainSocket<'_>;
 }
 
-impl Tcp {
-    pub(crate) fn new(socket: TcpStream) -> Result<Self> {
-        Ok(Self { local: socket.local_addr()?, peer: socket.peer_addr()?, socket })
-    }
+macro_rules! stream_socket {
+    ($socket:ty, $plain:ident) => {
+        impl StreamSocket for $socket {
+            fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+                Self::poll_read_ready(self, cx)
+            }
+
+            fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+                Self::poll_write_ready(self, cx)
+            }
+
+            fn try_read_with(&self, read: impl FnOnce() -> Result<usize>) -> Result<usize> {
+                self.try_io(Interest::READABLE, read)
+            }
+
+            fn try_write(&self, data: &[u8]) -> Result<usize> {
+                Self::try_write(self, data)
+            }
+
+            fn plain(&self) -> PlainSocket<'_> {
+                PlainSocket::$plain(self)
+            }
+        }
+    };
 }
 
-impl Transport for Tcp {
-    fn kind(&self) -> Kind {
-        Kind::Stream
-    }
-
-    fn local_addr(&self) -> Addr {
-        self.local.into()
-    }
-
-    fn peer_addr(&self) -> Option<Addr> {
-        Some(self.peer.into())
-    }
-
-    fn poll_recv(&self, cx: &mut Context<'_>, reader: &mut Reader) -> Poll<Result<Received>> {
-        poll_recv_stream!(self.socket, cx, reader)
-    }
-
-    fn poll_send(&self, cx: &mut Context<'_>, data: &[u8], _to: Option<&Addr>) -> Poll<Result<usize>> {
-        poll_send_with!(self.socket, cx, poll_write_ready, self.socket.try_write(data))
-    }
-
-    fn poll_finish(&self, _cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Poll::Ready(SockRef::from(&self.socket).shutdown(std::net::Shutdown::Write))
-    }
-
-    fn plain_socket(&self) -> Option<PlainSocket<'_>> {
-        Some(PlainSocket::Tcp(&self.socket))
-    }
-}
-
-/// A Unix stream connection.
+stream_socket!(TcpStream, Tcp);
 #[cfg(unix)]
+stream_socket!(UnixStream, Unix);
+
+/// A connection over a stream socket.
 #[derive(Debug)]
-pub(crate) struct Unix {
-    socket: UnixStream,
+pub(crate) struct Connection<S> {
+    socket: S,
     local: Addr,
     peer: Addr,
 }
 
+impl Connection<TcpStream> {
+    pub(crate) fn tcp(socket: TcpStream) -> Result<Self> {
+        Ok(Self { local: socket.local_addr()?.into(), peer: socket.peer_addr()?.into(), socket })
+    }
+}
+
 #[cfg(unix)]
-impl Unix {
-    pub(crate) fn new(socket: UnixStream) -> Result<Self> {
+impl Connection<UnixStream> {
+    pub(crate) fn unix(socket: UnixStream) -> Result<Self> {
         let named =
             |addr: tokio::net::unix::SocketAddr| addr.as_pathname().map_or(Addr::Unnamed, |p| Addr::Unix(p.into()));
         Ok(Self { local: named(socket.local_addr()?), peer: named(socket.peer_addr()?), socket })
     }
 }
 
-#[cfg(unix)]
-impl Transport for Unix {
+impl<S: StreamSocket> Connection<S> {
+    /// Reads what is there. A read that leaves room has emptied the socket: the readiness is cleared
+    /// with it, and the next read waits at once instead of asking the kernel in vain.
+    fn try_read(&self, buf: &mut impl BufMut) -> Result<usize> {
+        let mut emptied = None;
+        let read = self.socket.try_read_with(|| {
+            let n = sys::recv(&self.socket, buf)?;
+            if n > 0 && buf.has_remaining_mut() {
+                emptied = Some(n);
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            Ok(n)
+        });
+        emptied.map_or(read, Ok)
+    }
+}
+
+impl<S: StreamSocket> Transport for Connection<S> {
     fn kind(&self) -> Kind {
         Kind::Stream
     }
@@ -178,7 +164,15 @@ impl Transport for Unix {
     }
 
     fn poll_recv(&self, cx: &mut Context<'_>, reader: &mut Reader) -> Poll<Result<Received>> {
-        poll_recv_stream!(self.socket, cx, reader)
+        loop {
+            ready!(self.socket.poll_read_ready(cx))?;
+            match reader.fill(|buf| self.try_read(buf)) {
+                Ok((_, 0)) => return Poll::Ready(Ok(Received::End)),
+                Ok((data, _)) => return Poll::Ready(Ok(Received::Data(data, None))),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, data: &[u8], _to: Option<&Addr>) -> Poll<Result<usize>> {
@@ -190,7 +184,7 @@ impl Transport for Unix {
     }
 
     fn plain_socket(&self) -> Option<PlainSocket<'_>> {
-        Some(PlainSocket::Unix(&self.socket))
+        Some(self.socket.plain())
     }
 }
 
