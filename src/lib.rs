@@ -2,3 +2,4 @@
 //! hole-punched ones included.
 
 mod base;
+pub mod nat;
