@@ -2,4 +2,6 @@
 //! hole-punched ones included.
 
 mod base;
+#[cfg(any(test, feature = "lab"))]
+pub mod lab;
 pub mod nat;

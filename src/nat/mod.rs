@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Rules ─► model::Nat ─(packets)─► the lab: a network in memory, a TUN device
+//! Setup ─► probe::Probe ─(requests, answers)─► observations ─classify─► Report
 //! ```
 //!
 //! Everything here is pure: packets, times and seeds come in as arguments, results go out as values.
@@ -9,8 +10,11 @@
 mod behaviour;
 pub mod model;
 mod packet;
+pub mod probe;
+mod report;
 mod rng;
 
 pub use behaviour::{Delta, Filtering, Hairpin, Kind, Mapping, Ports};
 pub use packet::{Packet, Proto, TTL, TcpFlags};
+pub use report::{DecodeError, Entry, Family, Finding, Foreign, Layers, Report, Why};
 pub use rng::Rng;
