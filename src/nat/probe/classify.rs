@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use super::plan::{is_private, is_shared};
-use super::{Asked, Change, Observations, Purpose, Sample, Setup, allocation};
+use super::{Asked, Change, Observations, Purpose, Sample, Setup, allocation, trust};
 use crate::nat::{Delta, Entry, Filtering, Finding, Hairpin, Layers, Mapping, Ports, Proto, Why};
 
 /// The report's entry for these observations.
@@ -13,6 +13,7 @@ pub fn classify(setup: &Setup, seen: &Observations) -> Entry {
     let answered: BTreeSet<usize> = plain(seen).filter(|a| a.heard.is_some()).filter_map(|a| a.server).collect();
     entry.asked = plain(seen).filter_map(|a| a.server).collect::<BTreeSet<_>>().len() as u8;
     entry.answered = answered.len() as u8;
+    let seen = &trust::without(seen, &trust::liars(seen));
     (entry.external, entry.pooled) = external(seen);
     entry.translated = translated(seen);
     entry.mapping = mapping(seen);
@@ -66,27 +67,12 @@ fn heard(seen: &Observations) -> impl Iterator<Item = (&Asked, SocketAddr)> {
     plain(seen).filter_map(|a| a.heard.map(|h| (a, h.mapped)))
 }
 
-/// The address that most answers tell, and whether servers agree that there are several.
+/// The address that most answers tell, and whether there are several.
 fn external(seen: &Observations) -> (Option<IpAddr>, bool) {
-    let mut told: HashMap<IpAddr, (usize, BTreeSet<usize>)> = HashMap::new();
-    for (asked, mapped) in heard(seen) {
-        let (count, servers) = told.entry(mapped.ip()).or_default();
-        *count += 1;
-        servers.extend(asked.server);
-    }
-    let most = told.iter().max_by_key(|(ip, (count, _))| (*count, **ip)).map(|(ip, _)| *ip);
-    let liars = told.values().filter(|(_, servers)| servers.len() == 1).count();
-    // One server alone that tells another address may lie; the same server telling several does not gain by it.
-    let pooled = told.len() > 1 && (liars < told.len() - 1 || several_from_one(seen));
-    (most, pooled)
-}
-
-fn several_from_one(seen: &Observations) -> bool {
-    let mut by_server: HashMap<usize, BTreeSet<IpAddr>> = HashMap::new();
-    heard(seen).for_each(|(a, mapped)| {
-        by_server.entry(a.server.unwrap_or_default()).or_default().insert(mapped.ip());
-    });
-    by_server.values().any(|ips| ips.len() > 1)
+    let mut told: HashMap<IpAddr, usize> = HashMap::new();
+    heard(seen).for_each(|(_, mapped)| *told.entry(mapped.ip()).or_default() += 1);
+    let most = told.iter().max_by_key(|(ip, count)| (**count, **ip)).map(|(ip, _)| *ip);
+    (most, told.len() > 1)
 }
 
 /// Most servers decide whether the local address is the one that the world sees.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::plan::{self, Patience};
-use super::{Answer, Asked, Change, Effect, Heard, Observations, Purpose, Server, Setup, SocketId, Transmit, classify};
+use super::{Answer, Asked, Change, Effect, Heard, Observations, Purpose, Server, Setup, SocketId, Transmit, classify, trust};
 use crate::nat::{Entry, Family, Proto, Rng};
 
 /// After the first answer, others are waited for this long at least before the servers to test with are chosen.
@@ -303,6 +303,7 @@ impl Probe {
     fn leads(&self) -> Vec<usize> {
         let mut leads: Vec<(Duration, usize)> = self
             .heard_from_main()
+            .into_iter()
             .filter(|(server, _)| self.seen.alternates[*server].is_some())
             .map(|(server, took)| (took, server))
             .collect();
@@ -310,9 +311,12 @@ impl Probe {
         leads.into_iter().map(|(_, server)| server).take(plan::MAX_LEADS).collect()
     }
 
-    fn heard_from_main(&self) -> impl Iterator<Item = (usize, Duration)> + '_ {
+    /// Servers that answered the main socket and are believed, and how long each took.
+    fn heard_from_main(&self) -> Vec<(usize, Duration)> {
+        let liars = trust::liars(&self.seen);
         let main = self.seen.asked.iter().filter(|a| a.purpose == Purpose::Main);
-        main.filter_map(|a| Some((a.server?, a.heard?.at.saturating_sub(a.sent))))
+        let heard = main.filter_map(|a| Some((a.server?, a.heard?.at.saturating_sub(a.sent))));
+        heard.filter(|(server, _)| !liars.contains(server)).collect()
     }
 
     fn test_mapping(&mut self, now: Duration, server: usize) {
@@ -354,7 +358,7 @@ impl Probe {
 
     /// One burst of samples to the quickest server, in the order of their local ports' plan.
     fn sample(&mut self, now: Duration, burst: usize) {
-        let quickest = self.heard_from_main().min_by_key(|(_, took)| *took);
+        let quickest = self.heard_from_main().into_iter().min_by_key(|(_, took)| *took);
         let Some((server, _)) = quickest else { return };
         let to = self.setup.servers[server].primary;
         for socket in self.sockets_for(Purpose::Sample) {

@@ -23,6 +23,7 @@ mod ask;
 mod classify;
 mod machine;
 mod plan;
+mod trust;
 
 pub use allocation::{Sample, delta};
 pub use ask::{Answer, Asked, Change, Effect, Heard, Observations, Purpose, Server, Setup, SocketId, Transmit};

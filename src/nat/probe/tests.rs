@@ -14,7 +14,7 @@ const OTHERS: f64 = 50.0;
 
 #[test]
 fn all_35_types_and_deltas_are_told_apart_over_1000_seeds_each() {
-    let wrong = over_seeds(0..20, |seed| {
+    let wrong = over_seeds(0..1000, |seed| {
         let mut wrong = Vec::new();
         for (kind, delta) in kinds_and_deltas(seed) {
             let run = Run { others: OTHERS, ..Run::new(kinds::rules(kind, delta), seed) };
@@ -27,7 +27,7 @@ fn all_35_types_and_deltas_are_told_apart_over_1000_seeds_each() {
 
 #[test]
 fn a_lost_packet_in_fifty_changes_no_verdict() {
-    let wrong = over_seeds(0..20, |seed| {
+    let wrong = over_seeds(0..1000, |seed| {
         let mut wrong = Vec::new();
         for (kind, delta) in kinds_and_deltas(seed) {
             let run = Run { others: OTHERS, loss: 0.02, ..Run::new(kinds::rules(kind, delta), seed) };
