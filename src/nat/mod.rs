@@ -3,6 +3,7 @@
 //! ```text
 //! Rules ─► model::Nat ─(packets)─► the lab: a network in memory, a TUN device
 //! Setup ─► probe::Probe ─(requests, answers)─► observations ─classify─► Report
+//! Report, recent mappings ─predict─► ports that the next mappings may have
 //! ```
 //!
 //! Everything here is pure: packets, times and seeds come in as arguments, results go out as values.
@@ -10,11 +11,13 @@
 mod behaviour;
 pub mod model;
 mod packet;
+mod predict;
 pub mod probe;
 mod report;
 mod rng;
 
 pub use behaviour::{Delta, Filtering, Hairpin, Kind, Mapping, Ports};
 pub use packet::{Packet, Proto, TTL, TcpFlags};
+pub use predict::{Guess, Next, Prediction, Seen, Unpredictable, predict};
 pub use report::{DecodeError, Entry, Family, Finding, Foreign, Layers, Report, Why};
 pub use rng::Rng;

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::plan::{self, Patience};
-use super::{Answer, Asked, Change, Effect, Heard, Observations, Purpose, Server, Setup, SocketId, Transmit, classify, trust};
+use super::{
+    Answer, Asked, Change, Effect, Heard, Observations, Purpose, Server, Setup, SocketId, Transmit, classify, trust,
+};
 use crate::nat::{Entry, Family, Proto, Rng};
 
 /// After the first answer, others are waited for this long at least before the servers to test with are chosen.
