@@ -4,6 +4,7 @@
 //! Rules ─► model::Nat ─(packets)─► the lab: a network in memory, a TUN device
 //! Setup ─► probe::Probe ─(requests, answers)─► observations ─classify─► Report
 //! Report, recent mappings ─predict─► ports that the next mappings may have
+//! two Reports ─pairs::ways─► what can connect them, and why
 //! ```
 //!
 //! Everything here is pure: packets, times and seeds come in as arguments, results go out as values.
@@ -11,6 +12,7 @@
 mod behaviour;
 pub mod model;
 mod packet;
+pub mod pairs;
 mod predict;
 pub mod probe;
 mod report;
