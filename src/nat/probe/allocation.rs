@@ -25,6 +25,8 @@ const AGREEING: usize = 3;
 /// The same when all ports lie within [`NARROW`], where steps agree by chance more often.
 const AGREEING_NARROW: usize = 4;
 const NARROW: u16 = 4096;
+/// Groups of neighbouring local ports in which a distance has to be kept: a burst has four.
+const PLACES: usize = 3;
 /// A gap between neighbouring samples of more mappings than this is a wrap or a reordering, not a count.
 const MOST_FOREIGN: u32 = 4096;
 
@@ -36,7 +38,8 @@ pub fn delta(samples: &[Sample]) -> Finding<Delta> {
     }
     let samples = ordered(samples);
     let (distance, count) = most(samples.iter().map(|s| difference(s.local, s.mapped)));
-    if count * 2 > samples.len() {
+    // A step of one per neighbouring port keeps its distance too, but only within a run of neighbours.
+    if count * 2 > samples.len() && places(&samples, distance) >= PLACES {
         return Finding::Known(if distance == 0 { Delta::Equal } else { Delta::Preserving(distance) });
     }
     let steps = steps(&samples);
@@ -45,7 +48,7 @@ pub fn delta(samples: &[Sample]) -> Finding<Delta> {
     let (by, apart) = most(steps.iter().filter(|s| !s.neighbours).map(|s| s.by));
     let anywhere = steps.iter().filter(|s| s.by == by).count();
     if apart >= 2 && anywhere >= needed && by != 0 {
-        return Finding::Known(Delta::Independent(by));
+        return Finding::Known(Delta::Independent(smallest_divisor(&steps, by)));
     }
     let (by, count) = most(steps.iter().filter(|s| s.neighbours).map(|s| s.by));
     if count >= needed && by != 0 {
@@ -78,6 +81,22 @@ fn between(a: &Sample, b: &Sample, by: i32) -> Option<u32> {
     let steps = (moved % by == 0).then_some(moved / by)?;
     let count = u32::try_from(steps).ok()?.checked_sub(b.order.checked_sub(a.order)?)?;
     (count <= MOST_FOREIGN).then_some(count)
+}
+
+/// Groups of neighbouring local ports whose mapped ports have this distance.
+fn places(samples: &[Sample], distance: i32) -> usize {
+    let mut locals: Vec<u16> =
+        samples.iter().filter(|s| difference(s.local, s.mapped) == distance).map(|s| s.local).collect();
+    locals.sort_unstable();
+    locals.windows(2).filter(|w| w[1] - w[0] > 1).count() + usize::from(!locals.is_empty())
+}
+
+/// Where others make more mappings than this host, the most frequent step is a multiple of the true one, which
+/// occurs as well.
+fn smallest_divisor(steps: &[Step], by: i32) -> i32 {
+    let repeated = |d: i32| steps.iter().filter(|s| s.by == d).count() >= 2;
+    let divisors = steps.iter().map(|s| s.by).filter(|d| *d != 0 && by % d == 0 && d.signum() == by.signum());
+    divisors.filter(|d| repeated(*d)).min_by_key(|d| d.abs()).unwrap_or(by)
 }
 
 struct Step {

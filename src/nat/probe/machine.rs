@@ -236,9 +236,13 @@ impl Probe {
         asked.heard = Some(Heard { at: now, from, mapped: answer.mapped });
         let (server, sent) = (asked.server, asked.sent);
         self.pending[index].over = true;
+        let purpose = self.seen.asked[index].purpose;
         // A repeated request's answer may be the first one's, which was only slow: not a measure (RFC 6298 section 3).
         if self.round_trip.is_none() || self.pending[index].sent == 1 {
             let measured = now.saturating_sub(sent);
+            if self.round_trip.is_none() {
+                self.hasten(now + measured / 2);
+            }
             self.round_trip = Some(self.round_trip.map_or(measured, |rtt| rtt.min(measured)));
         }
         if let (Some(server), Some(other)) = (server, answer.other) {
@@ -246,13 +250,21 @@ impl Probe {
             let alternate = &mut self.seen.alternates[server];
             *alternate = alternate.or_else(|| plan::usable_alternate(primary, other));
         }
-        if let Phase::Finding { first: first @ None } = &mut self.phase {
+        if let (Phase::Finding { first: first @ None }, Purpose::Main) = (&mut self.phase, purpose) {
             *first = Some(now);
         }
     }
 
+    /// Now that the distance is known, what has not been answered by `next` is repeated then.
+    fn hasten(&mut self, next: Duration) {
+        self.pending.iter_mut().filter(|p| !p.over).for_each(|p| p.next = p.next.min(next));
+    }
+
+    /// How long after the first answer the tests begin: soon once a server with two addresses has answered,
+    /// later while one that may have two has not.
     fn grace(&self) -> Duration {
-        self.round_trip.map_or(GRACE, |rtt| (rtt / 2).max(GRACE))
+        let round_trip = self.round_trip.unwrap_or_default();
+        if self.leads().is_empty() { (round_trip * 6).max(GRACE * 10) } else { (round_trip / 2).max(GRACE) }
     }
 
     /// Repeats what is due, then takes the steps that are.
@@ -261,7 +273,7 @@ impl Probe {
         let idle = self.pending.iter().all(|p| p.over);
         match self.phase {
             Phase::Finding { first: Some(first) } if idle || now >= first + self.grace() => self.test(now),
-            Phase::Finding { .. } if idle => self.phase = Phase::Done,
+            Phase::Finding { first: None } if idle => self.phase = Phase::Done,
             Phase::Testing { again } if now >= again => self.sample_again(now),
             Phase::Waiting if idle => self.phase = Phase::Done,
             _ => {}
