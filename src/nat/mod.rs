@@ -10,6 +10,7 @@
 //! Everything here is pure: packets, times and seeds come in as arguments, results go out as values.
 
 mod behaviour;
+pub mod lifetime;
 pub mod model;
 mod packet;
 pub mod pairs;

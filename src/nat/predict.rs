@@ -99,10 +99,9 @@ pub fn predict(entry: &Entry, seen: &[Seen], next: Next) -> Result<Prediction, U
     if entry.translated.known() == Some(false) {
         return Ok(single(next.local, 1.0));
     }
-    if entry.mapping.known() == Some(Mapping::EndpointIndependent) {
-        if let Some(same) = seen.iter().rev().find(|s| s.local == next.local) {
-            return Ok(single(same.external, RULE_HOLDS));
-        }
+    let cone = entry.mapping.known() == Some(Mapping::EndpointIndependent);
+    if let Some(same) = seen.iter().rev().find(|s| cone && s.local == next.local) {
+        return Ok(single(same.external, RULE_HOLDS));
     }
     match entry.delta.known().ok_or(Unpredictable::Unknown)? {
         Delta::Equal => Ok(single(next.local, RULE_HOLDS)),

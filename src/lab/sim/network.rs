@@ -25,6 +25,8 @@ pub struct Link {
     pub jitter: Duration,
     /// The share of packets that are lost, 0 to 1.
     pub loss: f64,
+    /// The share that is lost between a host and its NAT, in each direction: there a lost packet makes no mapping.
+    pub lan_loss: f64,
     /// The share that arrives twice.
     pub duplicated: f64,
     /// The share that is held back for another delay, so that later ones overtake it.
@@ -34,12 +36,12 @@ pub struct Link {
 impl Link {
     /// A link that only delays.
     pub fn steady(delay: Duration) -> Self {
-        Self { delay, jitter: Duration::ZERO, loss: 0.0, duplicated: 0.0, reordered: 0.0 }
+        Self { delay, jitter: Duration::ZERO, loss: 0.0, lan_loss: 0.0, duplicated: 0.0, reordered: 0.0 }
     }
 
-    /// The same link, losing this share of packets in each direction.
+    /// The same link, losing this share of packets in each direction, half of it on either side of the NAT.
     pub fn losing(self, loss: f64) -> Self {
-        Self { loss, ..self }
+        Self { loss: loss / 2.0, lan_loss: loss / 2.0, ..self }
     }
 }
 
@@ -249,7 +251,7 @@ impl Network {
             let realm = host.realm;
             match realm {
                 Realm::Core => self.cross(packet),
-                Realm::Behind(_) => self.schedule(starts + LAN_DELAY, realm, packet),
+                Realm::Behind(_) => self.local(starts + LAN_DELAY, realm, packet),
             }
         }
     }
@@ -257,6 +259,15 @@ impl Network {
     fn schedule(&mut self, at: Duration, realm: Realm, packet: Packet) {
         self.serial += 1;
         self.events.push(Reverse(Event { at, serial: self.serial, realm, packet }));
+    }
+
+    /// Over a LAN, which may lose it.
+    fn local(&mut self, at: Duration, realm: Realm, packet: Packet) {
+        if self.rng.chance(self.link.lan_loss) {
+            self.counts.lost += 1;
+        } else {
+            self.schedule(at, realm, packet);
+        }
     }
 
     /// Into the core, which may lose, hold back or double it.
@@ -317,7 +328,7 @@ impl Network {
     fn enter(&mut self, realm: Realm, packet: Packet) {
         match realm {
             Realm::Core => self.cross(packet),
-            Realm::Behind(_) => self.schedule(self.now + LAN_DELAY, realm, packet),
+            Realm::Behind(_) => self.local(self.now + LAN_DELAY, realm, packet),
         }
     }
 

@@ -25,6 +25,8 @@ const AGREEING: usize = 3;
 /// The same when all ports lie within [`NARROW`], where steps agree by chance more often.
 const AGREEING_NARROW: usize = 4;
 const NARROW: u16 = 4096;
+/// Multiples of a step up to this are near it.
+const NEAR: i32 = 64;
 /// Groups of neighbouring local ports in which a distance has to be kept: a burst has four.
 const PLACES: usize = 3;
 /// A gap between neighbouring samples of more mappings than this is a wrap or a reordering, not a count.
@@ -44,10 +46,8 @@ pub fn delta(samples: &[Sample]) -> Finding<Delta> {
     }
     let steps = steps(&samples);
     let needed = if span(&samples) < NARROW { AGREEING_NARROW } else { AGREEING };
-    // A step that also shows between local ports that are far apart does not depend on them.
-    let (by, apart) = most(steps.iter().filter(|s| !s.neighbours).map(|s| s.by));
-    let anywhere = steps.iter().filter(|s| s.by == by).count();
-    if apart >= 2 && anywhere >= needed && by != 0 {
+    let (by, count) = most(steps.iter().map(|s| s.by));
+    if count >= needed && by != 0 && shows_apart(&steps, by) {
         return Finding::Known(Delta::Independent(smallest_divisor(&steps, by)));
     }
     let (by, count) = most(steps.iter().filter(|s| s.neighbours).map(|s| s.by));
@@ -89,6 +89,15 @@ fn places(samples: &[Sample], distance: i32) -> usize {
         samples.iter().filter(|s| difference(s.local, s.mapped) == distance).map(|s| s.local).collect();
     locals.sort_unstable();
     locals.windows(2).filter(|w| w[1] - w[0] > 1).count() + usize::from(!locals.is_empty())
+}
+
+/// A step that also shows between local ports that are far apart does not depend on them: it is seen there
+/// itself, or most steps there are small multiples of it, as a lost packet and others' mappings make them.
+fn shows_apart(steps: &[Step], by: i32) -> bool {
+    let apart = steps.iter().filter(|s| !s.neighbours);
+    let exact = apart.clone().filter(|s| s.by == by).count();
+    let near = apart.clone().filter(|s| s.by != 0 && s.by % by == 0 && (s.by / by).abs() <= NEAR).count();
+    exact >= 2 || near * 2 > apart.count()
 }
 
 /// Where others make more mappings than this host, the most frequent step is a multiple of the true one, which
@@ -143,7 +152,7 @@ mod tests {
 
     #[test]
     fn each_rule_is_seen_in_clean_samples() {
-        let cases: [(Delta, fn(u32, u16) -> u16); 6] = [
+        let cases: [(Delta, Rule); 6] = [
             (Delta::Equal, |_, local| local),
             (Delta::Preserving(-77), |_, local| local - 77),
             (Delta::Independent(5), |n, _| 3000 + 5 * n as u16),
@@ -165,6 +174,21 @@ mod tests {
     }
 
     #[test]
+    fn a_step_is_not_taken_for_a_dependent_one_when_losses_hide_it_between_far_ports() {
+        // The 6th, 8th and 15th request were lost and repeated after all others.
+        let late = |n: u32| match n {
+            5 => 20,
+            7 => 21,
+            14 => 22,
+            n => n as u16,
+        };
+        let taken = samples(|n, _| 9000 - 7 * late(n));
+        let exact = taken.windows(2).filter(|w| w[1].mapped + 7 == w[0].mapped && w[1].local != w[0].local + 1);
+        assert!(exact.count() < 2, "the step itself is hardly seen between far ports");
+        assert_eq!(delta(&taken), Finding::Known(Delta::Independent(-7)));
+    }
+
+    #[test]
     fn three_samples_say_nothing() {
         assert_eq!(delta(&samples(|_, local| local)[..3]), Finding::Untested(Why::TooFewSamples));
     }
@@ -176,6 +200,8 @@ mod tests {
         let down = samples(|n, _| 9000 - (n as u16 + if n >= 8 { 7 } else { 0 }));
         assert_eq!(foreign(&down, -1).map(|f| f.mappings), Some(7));
     }
+
+    type Rule = fn(u32, u16) -> u16;
 
     fn samples(rule: impl Fn(u32, u16) -> u16) -> Vec<Sample> {
         let locals = [100, 101, 102, 103, 104, 700, 250, 900, 400, 401, 402, 403, 404, 120, 800, 300];

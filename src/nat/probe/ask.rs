@@ -81,6 +81,8 @@ pub struct Transmit {
     pub to: SocketAddr,
     /// With this CHANGE-REQUEST.
     pub change: Change,
+    /// With this RESPONSE-PORT (RFC 5780 section 7.5). Only a lifetime test asks for it.
+    pub response_port: Option<u16>,
     /// With this transaction id; a repetition has the same.
     pub id: [u8; 12],
 }

@@ -395,7 +395,7 @@ impl Probe {
 
     fn ask(&mut self, now: Duration, socket: SocketId, server: Option<usize>, to: SocketAddr, change: Change) {
         let Socket { purpose, local: Some(local), .. } = self.sockets[usize::from(socket.0)] else { return };
-        let transmit = Transmit { socket, to, change, id: self.rng.id() };
+        let transmit = Transmit { socket, to, change, response_port: None, id: self.rng.id() };
         let order = self.order;
         self.order += 1;
         self.by_id.insert(transmit.id, self.pending.len());

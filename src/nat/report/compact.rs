@@ -50,7 +50,7 @@ pub enum DecodeError {
 }
 
 impl Report {
-    /// The report in about 25 bytes per entry; [`decode`](Self::decode) gives it back. Names longer than
+    /// The report in about 35 bytes per entry; [`decode`](Self::decode) gives it back. Names longer than
     /// 32 bytes are cut, entries beyond 64 left out, times rounded to what they are documented in.
     pub fn encode(&self) -> Vec<u8> {
         let entries = &self.entries[..self.entries.len().min(MAX_ENTRIES)];
