@@ -133,16 +133,38 @@ fn every_preset_is_named_as_it_is_20_times_of_20_with_a_lost_packet_in_fifty() {
 }
 
 #[test]
-fn tcp_is_classified_over_connections_of_its_own() {
-    for (kind, delta) in kinds_and_deltas(3) {
-        let rules = kinds::rules(kind, delta);
-        let entry = Run { proto: Proto::Tcp, others: OTHERS, ..Run::new(rules.clone(), 3) }.entry();
-        assert_eq!(entry.translated, Finding::Known(kind.translates()), "{kind} {delta}");
-        assert_eq!(entry.filtering, Finding::Untested(Why::NotOverTcp), "{kind} {delta}");
-        if kind.translates() {
-            assert_eq!(entry.mapping, Finding::Known(rules.mapping), "{kind} {delta}");
-            assert_eq!(entry.delta, Finding::Known(delta), "{kind} {delta}");
+fn tcp_is_classified_over_connections_of_its_own_20_times_of_20() {
+    for seed in 0..20 {
+        for (kind, delta) in kinds_and_deltas(seed) {
+            let rules = kinds::rules(kind, delta);
+            let entry = Run { proto: Proto::Tcp, others: OTHERS, ..Run::new(rules.clone(), seed) }.entry();
+            assert_eq!(entry.translated, Finding::Known(kind.translates()), "{kind} {delta}");
+            assert_eq!(entry.filtering, Finding::Untested(Why::NotOverTcp), "{kind} {delta}");
+            if kind.translates() {
+                assert_eq!(entry.mapping, Finding::Known(rules.mapping), "{kind} {delta}");
+                assert_eq!(entry.delta, Finding::Known(delta), "{kind} {delta}");
+            }
         }
+    }
+}
+
+#[test]
+fn an_ipv6_firewall_is_told_from_an_open_ipv6_host() {
+    for kind in [Kind::Open, Kind::SymmetricFirewall] {
+        let mut network = Network::new(Link::steady(ROUND_TRIP / 2), 1);
+        let firewall = network.add_nat(Realm::Core, kinds::rules(kind, Delta::Equal), Vec::new());
+        let (primary, alternate) = ("[2001:db8:1::1]:3478".parse().unwrap(), "[2001:db8:1::2]:3479".parse().unwrap());
+        let responder = Responder::new(primary, alternate, Fault::None);
+        let owned = responder.addresses();
+        network.add_host(Realm::Core, &owned, responder);
+        let local = "2001:db8:2::2".parse().unwrap();
+        let servers = vec![Server { primary, alternate: None }];
+        let prober = Prober::new(Setup { local, servers, ..setup_without_servers() });
+        let host = network.add_host(Realm::Behind(firewall), &[local], prober);
+        network.run_until(Duration::from_secs(5));
+        let entry = network.host::<Prober>(host).unwrap().probe().entry();
+        assert_eq!((entry.family, entry.kind()), (crate::nat::Family::V6, Some(kind)), "{entry:?}");
+        assert_eq!(entry.layers, Finding::Known(Layers::None));
     }
 }
 
