@@ -6,10 +6,14 @@
 //!
 //! | room | what it is for |
 //! | --- | --- |
+//! | [`nat`] | how a NAT behaves: a model, probing, classification, prediction, pairs; no I/O yet |
 //! | [`net`] | what this machine has: interfaces, routes, name resolution, sockets |
 //! | [`pipe`] | [`Pipe`], [`pipe_open`], [`NetConf`]: streams and datagrams, callbacks and queues, links |
 
 mod base;
+#[cfg(any(test, feature = "lab"))]
+pub mod lab;
+pub mod nat;
 pub mod net;
 pub mod pipe;
 

@@ -1,0 +1,3 @@
+//! NATs on this machine, to test against and to show: `sim` is a network in memory with virtual time.
+
+pub mod sim;
