@@ -2,3 +2,5 @@
 //! hole-punched ones included.
 
 mod base;
+#[cfg(feature = "stun")]
+pub mod stun;
