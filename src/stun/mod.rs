@@ -18,6 +18,7 @@ mod build;
 mod credentials;
 mod integrity;
 mod message;
+mod outcome;
 mod query;
 mod request;
 mod server;
@@ -27,7 +28,7 @@ mod transaction;
 #[cfg(test)]
 mod tests;
 
-pub use attempt::{Answer, Attempt, Failure, Transmit};
+pub use attempt::{Attempt, Transmit};
 pub use attribute::{
     BINDING, Change, Class, ErrorCode, HEADER_LEN, MAGIC_COOKIE, MAX_MESSAGE_LEN, TransactionId, kind,
 };
@@ -35,6 +36,7 @@ pub use build::{NoRoom, Writer};
 pub use credentials::{Challenge, Credentials, Proof};
 pub use integrity::{Key, KeyError, PasswordAlgorithm};
 pub use message::{Attribute, Attributes, Message, ParseError, is_stun};
+pub use outcome::{Answer, Failure};
 pub use query::{Event, Query};
 pub use request::{Form, Request};
 pub use server::{Addresses, AddressesError, Binding, Corner, Counters, Limits, Reply};

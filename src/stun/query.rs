@@ -9,10 +9,11 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::address::canonical;
-use super::attempt::{Answer, Attempt, Failure, Transmit};
+use super::attempt::{Attempt, Transmit};
 use super::message::Message;
+use super::outcome::{Answer, Failure};
 use super::request::Request;
-use super::transaction::Dropped;
+use super::transaction::{Dropped, later};
 
 /// What a query found out.
 #[derive(Debug)]
@@ -71,7 +72,7 @@ impl Query {
         let mut start = self.start;
         for attempt in &mut self.attempts {
             attempt.postpone(start);
-            start += step;
+            start = later(start, step);
         }
         self
     }

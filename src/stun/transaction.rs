@@ -91,7 +91,7 @@ impl Timer {
         }
         self.sent += 1;
         self.first.get_or_insert(now);
-        self.next = now + self.timing.wait_after(self.sent, self.stream);
+        self.next = later(now, self.timing.wait_after(self.sent, self.stream));
         Due::Send
     }
 
@@ -122,6 +122,12 @@ impl Timer {
     pub fn round_trip(&self, now: Instant) -> Option<Duration> {
         (self.sent == 1).then(|| self.waited(now))
     }
+}
+
+/// `wait` after `now`; a wait beyond what the clock can count is a day.
+pub(super) fn later(now: Instant, wait: Duration) -> Instant {
+    const DAY: Duration = Duration::from_secs(86_400);
+    now.checked_add(wait).unwrap_or_else(|| now + DAY)
 }
 
 /// Packets that were dropped, by reason.
@@ -169,6 +175,14 @@ mod tests {
     fn datagrams_are_sent_at_the_times_of_rfc_8489() {
         let expected = (vec![0, 500, 1500, 3500, 7500, 15500, 31500], 39500);
         assert_eq!(sends(Timing::default(), false), expected);
+    }
+
+    #[test]
+    fn a_wait_without_end_is_no_panic() {
+        let start = Instant::now();
+        let mut timer = Timer::new(Timing::default().rto(Duration::MAX), false, start);
+        assert_eq!(timer.due(start), Due::Send);
+        assert!(timer.next() > start);
     }
 
     #[test]

@@ -9,6 +9,8 @@ const WAYS: usize = 4;
 const TOKEN: u32 = 1000;
 /// The largest burst that the unit can count.
 const MOST_TOKENS: u32 = u32::MAX / TOKEN;
+/// The largest table: 384 MiB.
+const MOST_SOURCES: usize = 1 << 24;
 
 /// How many requests each source may make. A source is an IPv4 address or an IPv6 /64, what one user commonly has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,9 +47,9 @@ impl Limits {
     }
 
     /// How many sources are remembered, rounded up to a power of two, 24 bytes each; 0 turns the limit off. Beyond, a
-    /// new source takes the place of the one among four that has used least. Default 16,384.
+    /// new source takes the place of the one among four that has used least. Default 16,384, at most 16,777,216.
     pub fn sources(mut self, sources: usize) -> Self {
-        self.sources = sources;
+        self.sources = sources.min(MOST_SOURCES);
         self
     }
 }

@@ -408,7 +408,9 @@ fn a_server_that_can_not_be_reached_fails_with_the_systems_reason() {
     let mut exchange = Exchange::begin(Request::new());
     exchange.sent();
     exchange.attempt.handle_unreachable(io::ErrorKind::ConnectionRefused.into());
-    assert!(matches!(exchange.failure(), Failure::Unreachable { server, .. } if server == addr(SERVER)));
+    let failure = exchange.failure();
+    assert!(matches!(failure, Failure::Unreachable { server, .. } if server == addr(SERVER)));
+    assert_eq!(io::Error::from(failure).kind(), io::ErrorKind::ConnectionRefused);
 }
 
 #[test]
