@@ -9,6 +9,7 @@
 //! | [`nat`] | how a NAT behaves: a model, probing, classification, prediction, pairs; no I/O yet |
 //! | [`net`] | what this machine has: interfaces, routes, name resolution, sockets |
 //! | [`pipe`] | [`Pipe`], [`pipe_open`], [`NetConf`]: streams and datagrams, callbacks and queues, links |
+//! | `stun` | STUN messages, what clients and servers decide; no I/O yet (feature `stun`) |
 
 mod base;
 #[cfg(any(test, feature = "lab"))]
@@ -16,6 +17,8 @@ pub mod lab;
 pub mod nat;
 pub mod net;
 pub mod pipe;
+#[cfg(feature = "stun")]
+pub mod stun;
 
 pub use net::{Family, Interface, Route, Scope};
 pub use pipe::{Addr, Daemon, End, Filter, Message, NetConf, Pipe, Proto, Subscription, pipe_open};
