@@ -116,7 +116,8 @@ impl Request {
         self
     }
 
-    /// Sign with these, and believe only answers signed with them. Default: none.
+    /// Sign with these, and believe only answers signed with them; long-term ones once the server has asked for them.
+    /// Default: none.
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = Some(credentials);
         self

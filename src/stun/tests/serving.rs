@@ -21,6 +21,7 @@ fn a_modern_client_gets_its_address_xored_and_the_servers_two() {
     assert_eq!((to, from), (addr(CLIENT), Corner::PRIMARY));
     assert_eq!((reply.class(), reply.id()), (Class::Success, modern()));
     assert_eq!(reply.xor_address(kind::XOR_MAPPED_ADDRESS), Some(addr(CLIENT)));
+    assert_eq!(reply.address(kind::MAPPED_ADDRESS), Some(addr(CLIENT)));
     assert_eq!(reply.address(kind::OTHER_ADDRESS), Some(addr("192.0.2.2:3479")));
     assert_eq!(reply.address(kind::RESPONSE_ORIGIN), Some(addr("192.0.2.1:3478")));
     assert_eq!(reply.fingerprint(), Some(true));
