@@ -227,3 +227,26 @@ fn over_a_stream_nothing_is_changed() {
         assert_eq!(Message::parse(&out[..len]).unwrap().error().map(|error| error.code), code);
     }
 }
+
+#[test]
+fn a_reply_has_as_many_addresses_as_its_request_has_room_for() {
+    let two_v6 = Addresses::two(addr("[2001:db8::1]:3478"), addr("[2001:db8::2]:3479")).unwrap();
+    let all = [kind::XOR_MAPPED_ADDRESS, kind::OTHER_ADDRESS, kind::RESPONSE_ORIGIN, kind::MAPPED_ADDRESS];
+    let v6 = "[2001:db8::7]:4000";
+    for (addresses, client, len, expected) in [
+        (None, CLIENT, 20, &all[..3]),
+        (None, CLIENT, 24, &all[..]),
+        (Some(two_v6), v6, 20, &all[..1]),
+        (Some(two_v6), v6, 24, &all[..2]),
+        (Some(two_v6), v6, 32, &all[..3]),
+        (Some(two_v6), v6, 40, &all[..]),
+    ] {
+        let mut server = addresses.map_or_else(Server::with_two_addresses, Server::new);
+        let request = written(Class::Request, modern(), |writer| {
+            (20..len).step_by(4).for_each(|_| _ = writer.attribute(0x8025, &[]).unwrap());
+        });
+        let (bytes, ..) = server.asked(Corner::PRIMARY, client, &request).unwrap();
+        let kinds: Vec<u16> = Message::parse(&bytes).unwrap().attributes().map(|a| a.kind).collect();
+        assert_eq!(kinds, expected, "{len} bytes from {client}");
+    }
+}
