@@ -244,9 +244,10 @@ impl Attempt {
             asked: self.asked,
             from,
             mapped,
+            plain: message.address(kind::MAPPED_ADDRESS),
             other: message.other_address(),
             origin: message.origin(),
-            software: message.text(kind::SOFTWARE).map(str::to_owned),
+            software: message.text(kind::SOFTWARE).map(printable),
             round_trip: self.timer.round_trip(now),
             requests: self.timer.sent(),
             classic: self.classic,
@@ -268,7 +269,7 @@ impl Attempt {
         }
         let unknown: Vec<u16> = message.unknown_attributes().collect();
         let words_matter = error.code == 400 || error.code == 420 && !unknown.contains(&kind::CHANGE_REQUEST);
-        let refused = Failure::Refused { server, code: error.code, reason: error.reason.into_owned(), unknown };
+        let refused = Failure::Refused { server, code: error.code, reason: printable(&error.reason), unknown };
         if words_matter { self.fall_back(now, refused) } else { self.end(Err(refused)) }
     }
 
@@ -317,4 +318,9 @@ impl Attempt {
 fn is_usable(address: SocketAddr) -> bool {
     let ip = address.ip().to_canonical();
     address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast()
+}
+
+/// A server's words without what would move a terminal's cursor, as many as RFC 8489 allows (sections 14.8 and 14.14).
+fn printable(words: &str) -> String {
+    words.chars().filter(|c| !c.is_control()).take(128).collect()
 }

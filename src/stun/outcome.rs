@@ -17,11 +17,14 @@ pub struct Answer {
     pub from: SocketAddr,
     /// Our address as the server saw it.
     pub mapped: SocketAddr,
+    /// MAPPED-ADDRESS, if it was there: another one than `mapped` means that a device on the way rewrites addresses in
+    /// packets, since it can not see the XORed one.
+    pub plain: Option<SocketAddr>,
     /// The server's other address, for further tests: OTHER-ADDRESS or CHANGED-ADDRESS.
     pub other: Option<SocketAddr>,
     /// Where the server believes that it answered from: RESPONSE-ORIGIN or SOURCE-ADDRESS.
     pub origin: Option<SocketAddr>,
-    /// The server's name for itself.
+    /// The server's name for itself, without control characters.
     pub software: Option<String>,
     /// From request to answer; unknown if the request had been sent again, since either may have been answered.
     pub round_trip: Option<Duration>,

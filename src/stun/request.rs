@@ -90,8 +90,9 @@ impl Request {
         self
     }
 
-    /// Ask for the answer on another port of this host (RFC 5780 section 7.5), which tests how long a binding lives. The
-    /// answer goes to the socket on that port: give it to the attempt that asked.
+    /// Ask for the answer on this port of the address that the request seems to come from (RFC 5780 section 7.5): with the
+    /// mapped port of another socket it tests whether that one's binding lives. The answer comes to that socket: give it
+    /// to the attempt that asked.
     pub fn response_port(mut self, port: u16) -> Self {
         self.response_port = Some(port);
         self
@@ -116,13 +117,15 @@ impl Request {
         self
     }
 
-    /// Sign with these, and believe only answers signed with them. Default: none.
+    /// Sign with these, and believe only answers signed with them; long-term ones once the server has asked for them.
+    /// Default: none.
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = Some(credentials);
         self
     }
 
-    /// How often ALTERNATE-SERVER is followed (RFC 8489 section 10). Default 3.
+    /// How often ALTERNATE-SERVER is followed (RFC 8489 section 10). Default 3; tests of a NAT's behaviour want 0, since
+    /// they compare what known servers say (RFC 5780 section 5).
     pub fn most_redirects(mut self, times: u32) -> Self {
         self.most_redirects = times;
         self

@@ -205,6 +205,8 @@ impl Binding {
             writer.xor_address(kind::XOR_MAPPED_ADDRESS, mapped)?;
             add(&mut writer, most, kind::OTHER_ADDRESS, other)?;
             add(&mut writer, most, kind::RESPONSE_ORIGIN, origin)?;
+            // A client compares it with the XORed one to find devices that rewrite addresses in packets.
+            add(&mut writer, most, kind::MAPPED_ADDRESS, Some(mapped))?;
         }
         let padding = request.get(kind::PADDING).map(<[u8]>::len);
         if let Some(padding) = padding.filter(|len| writer.len() + 4 + len.next_multiple_of(4) <= most) {

@@ -81,13 +81,14 @@ fn an_answer_says_all_that_the_server_said() {
     exchange.now += ms(40);
     assert!(exchange.hear(SERVER, Class::Success, id, |writer| {
         mapped(writer, MAPPED);
+        writer.address(kind::MAPPED_ADDRESS, addr("10.0.0.1:1")).unwrap();
         writer.address(kind::OTHER_ADDRESS, addr(OTHER)).unwrap();
         writer.address(kind::RESPONSE_ORIGIN, addr(SERVER)).unwrap();
         writer.attribute(kind::SOFTWARE, b"somebody").unwrap().fingerprint().unwrap();
     }));
     let answer = exchange.answer();
     assert_eq!((answer.asked, answer.from), (addr(SERVER), addr(SERVER)));
-    assert_eq!(answer.mapped, addr(MAPPED));
+    assert_eq!((answer.mapped, answer.plain), (addr(MAPPED), Some(addr("10.0.0.1:1"))));
     assert_eq!((answer.other, answer.origin), (Some(addr(OTHER)), Some(addr(SERVER))));
     assert_eq!(answer.software.as_deref(), Some("somebody"));
     assert_eq!((answer.round_trip, answer.requests, answer.classic), (Some(ms(40)), 1, false));
@@ -191,9 +192,9 @@ fn an_address_of_another_family_is_this_servers_failure() {
 fn an_error_is_told_with_its_code_and_words() {
     let mut exchange = Exchange::begin(Request::new());
     let id = id_of(&exchange.sent().bytes);
-    exchange.hear(SERVER, Class::Error, id, |writer| _ = writer.error(500, "Server Error").unwrap());
+    exchange.hear(SERVER, Class::Error, id, |writer| _ = writer.error(500, "\u{1b}Server Error\0").unwrap());
     let failure = exchange.failure();
-    assert!(failure.to_string().contains("500 Server Error"), "{failure}");
+    assert!(failure.to_string().ends_with("500 Server Error"), "nothing that a terminal obeys: {failure:?}");
 }
 
 #[test]

@@ -21,6 +21,7 @@ fn a_modern_client_gets_its_address_xored_and_the_servers_two() {
     assert_eq!((to, from), (addr(CLIENT), Corner::PRIMARY));
     assert_eq!((reply.class(), reply.id()), (Class::Success, modern()));
     assert_eq!(reply.xor_address(kind::XOR_MAPPED_ADDRESS), Some(addr(CLIENT)));
+    assert_eq!(reply.address(kind::MAPPED_ADDRESS), Some(addr(CLIENT)));
     assert_eq!(reply.address(kind::OTHER_ADDRESS), Some(addr("192.0.2.2:3479")));
     assert_eq!(reply.address(kind::RESPONSE_ORIGIN), Some(addr("192.0.2.1:3478")));
     assert_eq!(reply.fingerprint(), Some(true));
@@ -224,5 +225,28 @@ fn over_a_stream_nothing_is_changed() {
         let len = server.binding.handle_stream(server.now, Corner::PRIMARY, addr(CLIENT), &bytes, &mut out).unwrap();
         assert_eq!(id_of(&out[..len]), modern());
         assert_eq!(Message::parse(&out[..len]).unwrap().error().map(|error| error.code), code);
+    }
+}
+
+#[test]
+fn a_reply_has_as_many_addresses_as_its_request_has_room_for() {
+    let two_v6 = Addresses::two(addr("[2001:db8::1]:3478"), addr("[2001:db8::2]:3479")).unwrap();
+    let all = [kind::XOR_MAPPED_ADDRESS, kind::OTHER_ADDRESS, kind::RESPONSE_ORIGIN, kind::MAPPED_ADDRESS];
+    let v6 = "[2001:db8::7]:4000";
+    for (addresses, client, len, expected) in [
+        (None, CLIENT, 20, &all[..3]),
+        (None, CLIENT, 24, &all[..]),
+        (Some(two_v6), v6, 20, &all[..1]),
+        (Some(two_v6), v6, 24, &all[..2]),
+        (Some(two_v6), v6, 32, &all[..3]),
+        (Some(two_v6), v6, 40, &all[..]),
+    ] {
+        let mut server = addresses.map_or_else(Server::with_two_addresses, Server::new);
+        let request = written(Class::Request, modern(), |writer| {
+            (20..len).step_by(4).for_each(|_| _ = writer.attribute(0x8025, &[]).unwrap());
+        });
+        let (bytes, ..) = server.asked(Corner::PRIMARY, client, &request).unwrap();
+        let kinds: Vec<u16> = Message::parse(&bytes).unwrap().attributes().map(|a| a.kind).collect();
+        assert_eq!(kinds, expected, "{len} bytes from {client}");
     }
 }
