@@ -22,8 +22,8 @@ use crate::base::task::Nursery;
 use crate::net::{Family, Interface, ResolveError, Resolver, Route};
 use crate::stun::{self, ServerName};
 
-/// Public STUN servers that are asked when no other is named. Those of one address (most of them) are enough for
-/// mappings, port assignment and hairpinning; the first two have been seen to do RFC 5780's filtering tests.
+/// Public STUN servers that are asked when no other is named. Servers of one address, as most are, are enough for
+/// mappings, port assignment and hairpinning; filtering takes one of two addresses and ports (RFC 5780).
 pub const DEFAULT_SERVERS: [&str; 6] = [
     "stunserver2025.stunprotocol.org:3478",
     "stun.voip.blackberry.com:3478",
