@@ -1,0 +1,8 @@
+//! Real sockets through real NATs in network namespaces. Needs the feature `lab`, the programs `ip` and `nft`,
+//! and `/dev/net/tun`; without them every test here fails and says what is missing.
+
+#![cfg(all(feature = "lab", target_os = "linux"))]
+
+mod hosts;
+
+natpipe::lab_tests!();
