@@ -7,3 +7,4 @@ pub mod sim;
 
 #[cfg(all(feature = "lab", target_os = "linux"))]
 pub use real::*;
+pub use sim::Link;

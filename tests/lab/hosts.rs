@@ -5,8 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use natpipe::lab::sim::Link;
-use natpipe::lab::{Class, Host, Internet};
+use natpipe::lab::{Host, Internet, Kind, Link};
 use socket2::{Domain, Socket, Type};
 
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -61,7 +60,7 @@ fn a_socket_bound_to_an_interface_leaves_by_it() {
 #[test]
 fn two_interfaces_behind_two_homes_have_two_external_addresses() {
     let internet = Internet::new().unwrap();
-    let (one, two) = (internet.router("one", Class::Home).unwrap(), internet.router("two", Class::Home).unwrap());
+    let (one, two) = (internet.router("one", Kind::Home).unwrap(), internet.router("two", Kind::Home).unwrap());
     let (host, server) = (one.host("host").unwrap(), internet.host("server").unwrap());
     host.attach(&two).unwrap();
     let at_server = udp(&server, server.v4().unwrap());
@@ -85,7 +84,7 @@ fn an_interface_can_be_taken_away_while_it_is_used() {
 #[test]
 fn an_interface_that_was_down_works_again_when_it_is_up() {
     let internet = Internet::new().unwrap();
-    let home = internet.router("home", Class::DualStack).unwrap();
+    let home = internet.router("home", Kind::DualStack).unwrap();
     let server = internet.host("server").unwrap();
     for host in [internet.host("open").unwrap(), home.host("home").unwrap()] {
         for (own, to) in [(host.v4(), server.v4()), (host.v6(), server.v6())] {
@@ -146,7 +145,7 @@ fn a_process_counts_what_labs_leave() {
     let before = now();
     for _ in 0..3 {
         let internet = Internet::new().unwrap();
-        let host = internet.router("home", Class::Home).unwrap().host("host").unwrap();
+        let host = internet.router("home", Kind::Home).unwrap().host("host").unwrap();
         let during = now();
         assert!(during.0 > before.0 && during.1 > before.1);
         drop((internet, host));

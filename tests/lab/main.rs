@@ -4,5 +4,6 @@
 #![cfg(all(feature = "lab", target_os = "linux"))]
 
 mod hosts;
+mod kinds;
 
 natpipe::lab_tests!();

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::Kind;
+
 /// Why a lab, or a part of it, could not be built or used.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -70,5 +72,23 @@ pub enum LabError {
         space: String,
         /// The name asked for.
         name: String,
+    },
+    /// This kind of router cannot be behind another: what is behind one has IPv4 alone, and models stand at the
+    /// core. Put it on the internet itself.
+    #[error("a {kind} router cannot be behind another one")]
+    Nested {
+        /// What was asked for.
+        kind: Kind,
+    },
+    /// The kernel does not count what it was asked to count.
+    #[error("cannot read {path:?} in {space}")]
+    Count {
+        /// Where it stands.
+        path: PathBuf,
+        /// In whose namespace.
+        space: String,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
 }

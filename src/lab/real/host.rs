@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::process::{Child, Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -12,7 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::backbone::{Port, Prefix};
 use super::internet::{Inner, Internet, Uplink, nodad};
-use super::space::Space;
+use super::space::{Carried, Space};
 use super::{LabError, Router};
 use crate::lab::sim::Link;
 
@@ -192,6 +194,43 @@ impl Host {
         self.addresses().into_iter().find(IpAddr::is_ipv6)
     }
 
+    /// The router that its oldest interface is behind; `None` when that is on the internet itself.
+    pub fn router(&self) -> Option<Router> {
+        match self.attached().first().map(|attached| &attached.place) {
+            Some(Held::Router(router)) => Some(router.clone()),
+            _ => None,
+        }
+    }
+
+    /// What its interfaces have carried since they were made.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not say.
+    pub fn carried(&self) -> Result<Carried, LabError> {
+        self.space.carried()
+    }
+
+    /// Starts a program inside the host. Files and everything but the network are those of this machine.
+    ///
+    /// # Errors
+    ///
+    /// As [`Command::spawn`].
+    pub fn start(&self, command: &mut Command) -> io::Result<Child> {
+        // A process, not a task.
+        let begin = Command::spawn;
+        self.run(|| begin(command))
+    }
+
+    /// Runs a program inside the host to its end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Command::output`].
+    pub fn output(&self, command: &mut Command) -> io::Result<Output> {
+        self.run(|| command.output())
+    }
+
     /// Calls `work` on this thread, inside the host: sockets and processes made there are the host's for as
     /// long as they live, wherever they are used afterwards.
     ///
@@ -267,11 +306,8 @@ impl Attached {
         }
         match &self.place {
             Held::Internet(..) => {
-                lines
-                    + &{
-                        let by = Some(format!("dev {name}"));
-                        default_routes(by.clone(), by, self.metric)
-                    }
+                let by = Some(format!("dev {name}"));
+                lines + &default_routes(by.clone(), by, self.metric)
             }
             Held::Router(router) => lines + &router.routes(name, self.metric),
         }

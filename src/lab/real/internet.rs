@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ pub struct Internet(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) pump: Pump,
     plan: Mutex<Plan>,
+    seed: u64,
+    /// Models made, so that each has a seed of its own.
+    models: AtomicU64,
 }
 
 impl Internet {
@@ -45,7 +49,7 @@ impl Internet {
     /// As for [`new`](Self::new).
     pub fn with_link(link: Link, seed: u64) -> Result<Self, LabError> {
         let pump = Pump::start(CORE, link, seed).map_err(LabError::Runtime)?;
-        Ok(Self(Arc::new(Inner { pump, plan: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { pump, plan: Mutex::default(), seed, models: AtomicU64::new(0) })))
     }
 
     /// Changes what the core does to the packets that it gets from now on.
@@ -73,6 +77,11 @@ impl Internet {
 impl Inner {
     pub(crate) fn plan(&self) -> MutexGuard<'_, Plan> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next model's seed.
+    pub(crate) fn model_seed(&self) -> u64 {
+        self.seed.wrapping_add(self.models.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Gives a namespace an interface on the internet, with a default route of this metric.

@@ -8,13 +8,13 @@
 //!
 //! ```no_run
 //! use std::net::UdpSocket;
-//! use natpipe::lab::{Class, Internet};
+//! use natpipe::lab::{Internet, Kind};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! natpipe::lab::enter()?; // first of all in `main`; tests say `natpipe::lab_tests!()`
 //! let internet = Internet::new()?;
 //! let server = internet.host("server")?;
-//! let home = internet.router("home", Class::Home)?;
+//! let home = internet.router("home", Kind::Home)?;
 //! let alice = home.host("alice")?;
 //!
 //! let at_server = server.run(|| UdpSocket::bind((server.v4().unwrap(), 3478)))?;
@@ -26,18 +26,18 @@
 //! # }
 //! ```
 //!
-//! `class` names the kernel's NATs, `rules` writes their rulesets, `plan` gives out addresses, `backbone`
+//! `kind` names the routers, `rules` writes their rulesets, `plan` gives out addresses, `backbone`
 //! decides about packets in the core, `gate` lets the NAT model translate them, `wire` and `icmp` know their
 //! bytes; `pump` moves them; `space`, `internet`, `router` and `host` build namespaces. The programs `ip` and
 //! `nft` are needed, and `/dev/net/tun`.
 
 mod backbone;
-mod class;
 mod error;
 mod gate;
 mod host;
 mod icmp;
 mod internet;
+mod kind;
 mod plan;
 mod pump;
 mod router;
@@ -47,9 +47,10 @@ mod start;
 mod wire;
 
 pub use backbone::Traffic;
-pub use class::{Class, Input, Setup};
 pub use error::LabError;
 pub use host::{Attachment, Host, Place};
 pub use internet::Internet;
+pub use kind::{Input, Kind, Setup, UnknownKind};
 pub use router::Router;
+pub use space::Carried;
 pub use start::{enter, enter_before_main};

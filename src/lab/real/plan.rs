@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::backbone::Prefix;
+use super::kind::Kind;
 
 /// Numbers given out of each kind, so that every address fits its last byte.
 const MAX: u8 = 250;
@@ -43,18 +44,27 @@ impl Plan {
         Some(Pair { v4: Ipv4Addr::new(203, 0, 113, n), v6: documentation(1, n) })
     }
 
+    /// The network behind a router of this kind.
+    pub(crate) fn lan_of(&mut self, kind: Kind) -> Option<Lan> {
+        match kind {
+            kind if kind.is_routed() => self.routed(),
+            kind if kind.is_carrier() => self.carrier(),
+            _ => self.home(),
+        }
+    }
+
     /// A network in a home.
-    pub(crate) fn home(&mut self) -> Option<Lan> {
+    fn home(&mut self) -> Option<Lan> {
         self.lan([192, 168])
     }
 
     /// A network of a carrier, between its NAT and the homes (RFC 6598).
-    pub(crate) fn carrier(&mut self) -> Option<Lan> {
+    fn carrier(&mut self) -> Option<Lan> {
         self.lan([100, 64])
     }
 
     /// A network whose addresses the whole internet knows (from 198.18.0.0/15, RFC 2544).
-    pub(crate) fn routed(&mut self) -> Option<Lan> {
+    fn routed(&mut self) -> Option<Lan> {
         self.lan([198, 18])
     }
 

@@ -7,16 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::backbone::Port;
-use super::class::{Class, Setup};
+
 use super::gate::Gate;
 use super::host::default_routes;
 use super::internet::{Inner, Internet, Uplink};
+use super::kind::{Kind, Setup};
 use super::plan::{Lan, Pair};
 use super::rules::{self, LAN, WAN};
 use super::space::Space;
 use super::{Host, LabError};
 use crate::lab::sim::Link;
-use crate::nat::model::{Access, Nat, Rules};
+use crate::nat::model::{Access, Nat, Rules, kinds};
 
 /// A router of the lab with the network behind it. Clones are the same router.
 #[derive(Clone)]
@@ -25,14 +26,17 @@ pub struct Router(Arc<Inside>);
 struct Inside {
     space: Space,
     internet: Arc<Inner>,
-    /// Its port of the core; `None` behind another router.
-    port: Option<Port>,
+    above: Above,
     outside: Vec<IpAddr>,
     lan: Mutex<Lan>,
     families: Families,
     plugs: AtomicUsize,
-    /// The router that it is behind.
-    _parent: Option<Router>,
+}
+
+/// Where its outside is.
+enum Above {
+    Core(Port),
+    Router(Router),
 }
 
 /// Which families hosts behind a router have.
@@ -43,41 +47,34 @@ struct Families {
 }
 
 impl Internet {
-    /// A router on the internet whose NAT and filter are the kernel's.
+    /// A router on the internet.
     ///
     /// # Errors
     ///
     /// When the system makes no namespace or device, `nft` refuses the rules, or no address is left.
     pub fn router(&self, name: &str, setup: impl Into<Setup>) -> Result<Router, LabError> {
         let setup = setup.into();
-        let (pair, lan) = self.plan_for(name, setup.class)?;
-        let space = Space::new(name)?;
-        let mut uplink = Uplink::public(pair);
-        if setup.class.has_v6() {
-            uplink.routed.push(lan.v6());
+        if let Some((outer, inner)) = setup.kind.layers() {
+            let outer = self.router(&format!("{name}-carrier"), outer.answering(setup.input))?;
+            return outer.router(name, inner.answering(setup.input));
         }
-        if setup.class == Class::Routed {
-            uplink.routed.push(lan.v4());
+        if let Kind::Model(kind, delta) = setup.kind {
+            let seed = self.0.model_seed();
+            return self.nat(name, kinds::rules(kind, delta), seed);
         }
-        let port = self.0.attach(&space, WAN, uplink, 100)?;
-        let families = Families { v4: setup.class.has_v4(), v6: setup.class.has_v6() };
-        let outside = vec![pair.v4.into(), pair.v6.into()];
-        let router = Router::build(space, &self.0, Some(port), outside, lan, families, None)?;
-        router.apply(setup, pair.v4)?;
-        Ok(router)
+        self.kernel(name, setup)
     }
 
-    /// A router on the internet whose NAT or firewall is the model, driven by real packets: every type and
-    /// delta of seed 002's system ([`kinds`](crate::nat::model::kinds)). Behind a NAT there is IPv4 alone;
-    /// behind a firewall both families, known to the whole internet. Echo requests and fragments do not pass.
+    /// A router on the internet whose NAT or firewall is the model, driven by real packets, with any
+    /// [`Rules`]. Behind a NAT there is IPv4 alone; behind a firewall both families, known to the whole
+    /// internet. Echo requests and fragments do not pass.
     ///
     /// # Errors
     ///
-    /// When the system makes no namespace or device, or no address is left.
+    /// As for [`router`](Self::router).
     pub fn nat(&self, name: &str, rules: Rules, seed: u64) -> Result<Router, LabError> {
         let translates = rules.access == Access::Nat;
-        let class = if translates { Class::Home } else { Class::Routed };
-        let (pair, lan) = self.plan_for(name, class)?;
+        let (pair, lan) = self.plan_for(name, if translates { Kind::Home } else { Kind::Open })?;
         let outside = vec![pair.v4.into(), pair.v6.into()];
         let gate = Gate::new(Nat::new(rules, outside.clone(), seed), outside.clone());
         let routed = if translates { Vec::new() } else { vec![lan.v4(), lan.v6()] };
@@ -85,17 +82,41 @@ impl Internet {
         let space = Space::new(name)?;
         let port = self.0.attach(&space, WAN, uplink, 100)?;
         let families = Families { v4: true, v6: !translates };
-        Router::build(space, &self.0, Some(port), outside, lan, families, None)
+        Router::build(space, &self.0, Above::Core(port), outside, lan, families)
     }
 
-    fn plan_for(&self, name: &str, class: Class) -> Result<(Pair, Lan), LabError> {
+    /// A host behind a router of this kind that nobody else is behind: [`Host::router`] gives the router.
+    ///
+    /// # Errors
+    ///
+    /// As for [`router`](Self::router).
+    pub fn behind(&self, setup: impl Into<Setup>) -> Result<Host, LabError> {
+        let setup = setup.into();
+        self.router(&setup.to_string(), setup)?.host(&format!("behind {setup}"))
+    }
+
+    fn kernel(&self, name: &str, setup: Setup) -> Result<Router, LabError> {
+        let (pair, lan) = self.plan_for(name, setup.kind)?;
+        let space = Space::new(name)?;
+        let mut uplink = Uplink::public(pair);
+        if setup.kind.has_v6() {
+            uplink.routed.push(lan.v6());
+        }
+        if setup.kind.is_routed() {
+            uplink.routed.push(lan.v4());
+        }
+        let port = self.0.attach(&space, WAN, uplink, 100)?;
+        let families = Families { v4: setup.kind.has_v4(), v6: setup.kind.has_v6() };
+        let outside = vec![pair.v4.into(), pair.v6.into()];
+        let router = Router::build(space, &self.0, Above::Core(port), outside, lan, families)?;
+        router.apply(setup, pair.v4)?;
+        Ok(router)
+    }
+
+    fn plan_for(&self, name: &str, kind: Kind) -> Result<(Pair, Lan), LabError> {
         let mut plan = self.0.plan();
         let wan = plan.wan();
-        let lan = match class {
-            Class::Routed => plan.routed(),
-            class if class.is_carrier() => plan.carrier(),
-            _ => plan.home(),
-        };
+        let lan = plan.lan_of(kind);
         wan.zip(lan).ok_or_else(|| LabError::Full(name.to_owned()))
     }
 }
@@ -126,22 +147,51 @@ impl Router {
     ///
     /// # Errors
     ///
-    /// As for [`Internet::router`].
+    /// As for [`Internet::router`], and [`LabError::Nested`] for a kind that cannot be behind another.
     pub fn router(&self, name: &str, setup: impl Into<Setup>) -> Result<Router, LabError> {
         let setup = setup.into();
+        if let Some((outer, inner)) = setup.kind.layers() {
+            let outer = self.router(&format!("{name}-carrier"), outer.answering(setup.input))?;
+            return outer.router(name, inner.answering(setup.input));
+        }
+        if matches!(setup.kind, Kind::Model(..)) || setup.kind.has_v6() || !self.0.families.v4 {
+            return Err(LabError::Nested { kind: setup.kind });
+        }
         let space = Space::new(name)?;
         let outside = self.plug(&space, WAN, 100)?;
-        let lan = Internet(self.0.internet.clone()).plan_for(name, setup.class)?.1;
+        let lan = self.0.internet.plan().lan_of(setup.kind).ok_or_else(|| LabError::Full(name.to_owned()))?;
         let families = Families { v4: true, v6: false };
         let address = outside.iter().find_map(|address| match address {
             IpAddr::V4(ip) => Some(*ip),
             IpAddr::V6(_) => None,
         });
         let address = address.unwrap_or(Ipv4Addr::UNSPECIFIED);
-        let parent = Some(self.clone());
-        let router = Router::build(space, &self.0.internet, None, outside, lan, families, parent)?;
+        let router = Router::build(space, &self.0.internet, Above::Router(self.clone()), outside, lan, families)?;
         router.apply(setup, address)?;
         Ok(router)
+    }
+
+    /// The router that this one is behind; `None` on the internet itself.
+    pub fn above(&self) -> Option<&Router> {
+        match &self.0.above {
+            Above::Core(_) => None,
+            Above::Router(router) => Some(router),
+        }
+    }
+
+    /// Where the internet sees what it translates: the outside of the outermost router.
+    pub fn public(&self) -> &[IpAddr] {
+        self.above().map_or(self.outside(), Router::public)
+    }
+
+    /// Flows that its kernel tracks now: the entries of conntrack. A model counts its own
+    /// ([`with_model`](Self::with_model)).
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not say.
+    pub fn tracked(&self) -> Result<usize, LabError> {
+        self.0.space.conntrack_count()
     }
 
     /// Loads more nftables rules into it. Its interfaces are `wan` and `lan`, its tables `nat` and `filter`.
@@ -165,14 +215,14 @@ impl Router {
     /// What packets to and from it meet on top of the core's link. A router behind another has no link to
     /// the core, so nothing happens there.
     pub fn set_link(&self, link: Link) {
-        if let Some(port) = self.0.port {
+        if let Above::Core(port) = self.0.above {
             self.0.internet.pump.with(|core| core.set_link_of(port, link));
         }
     }
 
     /// Looks at the model of a router that [`Internet::nat`] made; `None` for others.
     pub fn with_model<T>(&self, look: impl FnOnce(&mut Nat) -> T) -> Option<T> {
-        let port = self.0.port?;
+        let Above::Core(port) = self.0.above else { return None };
         self.0.internet.pump.with(|core| core.gate(port).map(|gate| look(gate.nat())))
     }
 
@@ -184,11 +234,10 @@ impl Router {
     fn build(
         space: Space,
         internet: &Arc<Inner>,
-        port: Option<Port>,
+        above: Above,
         outside: Vec<IpAddr>,
         lan: Lan,
         families: Families,
-        parent: Option<Router>,
     ) -> Result<Self, LabError> {
         for key in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
             space.set(key, "1")?;
@@ -205,12 +254,11 @@ impl Router {
         Ok(Self(Arc::new(Inside {
             space,
             internet: internet.clone(),
-            port,
+            above,
             outside,
             lan: Mutex::new(lan),
             families,
             plugs: AtomicUsize::new(0),
-            _parent: parent,
         })))
     }
 
@@ -218,7 +266,7 @@ impl Router {
         let space = &self.0.space;
         let router = rules::Router { setup, address, lan: *self.lan() };
         space.nft(&router.ruleset())?;
-        rules::settings(setup.class).iter().try_for_each(|(key, value)| space.set(key, value))
+        rules::settings(setup.kind).iter().try_for_each(|(key, value)| space.set(key, value))
     }
 
     /// Puts a cable between the network behind it and another namespace; the interface's addresses there.

@@ -1,9 +1,9 @@
-//! Decides: the nftables ruleset of each class of router.
+//! Decides: the nftables ruleset of each kind of router.
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
-use super::class::{Class, Input, Setup};
+use super::kind::{Input, Kind, Setup};
 use super::plan::Lan;
 
 /// The router's interface to the internet.
@@ -15,14 +15,14 @@ pub(crate) const LAN: &str = "lan";
 const MAPPED_PORTS: u16 = 4096;
 /// The first of them, below the ports that hosts choose by themselves (32768 and up), so that the two differ.
 const FIRST_MAPPED: u16 = 20_000;
-/// What [`Class::NonPreserving`] hands out: above what hosts choose by themselves (up to 60999).
+/// What [`Kind::NonPreserving`] hands out: above what hosts choose by themselves (up to 60999).
 const NON_PRESERVING: &str = "61000-65535";
 /// A carrier's ports, and how many each host gets of them.
 pub(crate) const BLOCK: u16 = 64;
 pub(crate) const FIRST_BLOCK: u16 = 40_000;
 /// The hosts that get a block of their own.
 const BLOCKS: u8 = 32;
-/// The ports of [`Class::PortBlockSymmetric`].
+/// The ports of [`Kind::PortBlockSymmetric`].
 const SHARED_BLOCK: &str = "40000-40511";
 
 /// What the rules of one router speak of.
@@ -33,7 +33,7 @@ pub(crate) struct Router {
     pub(crate) lan: Lan,
 }
 
-/// What a class adds to the frame that all have in common.
+/// What a kind adds to the frame that all have in common.
 #[derive(Default)]
 struct Parts {
     sets: String,
@@ -42,10 +42,10 @@ struct Parts {
     forward: Vec<String>,
 }
 
-/// Kernel settings below `/proc/sys/net` that the class wants.
-pub(crate) fn settings(class: Class) -> &'static [(&'static str, &'static str)] {
-    match class {
-        Class::ShortLived => &[
+/// Kernel settings below `/proc/sys/net` that the kind wants.
+pub(crate) fn settings(kind: Kind) -> &'static [(&'static str, &'static str)] {
+    match kind {
+        Kind::ShortLived => &[
             ("netfilter/nf_conntrack_udp_timeout", "2"),
             ("netfilter/nf_conntrack_udp_timeout_stream", "4"),
             ("netfilter/nf_conntrack_tcp_timeout_syn_sent", "5"),
@@ -60,10 +60,10 @@ impl Router {
     pub(crate) fn ruleset(&self) -> String {
         let parts = self.parts();
         let mut text = String::new();
-        if self.setup.class.has_v4() || self.setup.class == Class::Nat64 {
+        if self.setup.kind.has_v4() || self.setup.kind == Kind::Nat64 {
             text += &self.v4(&parts);
         }
-        if self.setup.class.has_v6() && self.setup.class != Class::Routed {
+        if self.setup.kind.has_v6() && self.setup.kind != Kind::Open {
             text += &self.v6();
         }
         text
@@ -90,7 +90,7 @@ impl Router {
     fn input(&self, icmp: &str) -> Vec<String> {
         let mut rules = vec![format!("iifname {WAN} ct state {{ established, related }} accept")];
         match self.setup.input {
-            _ if self.setup.class == Class::Routed => return Vec::new(),
+            _ if self.setup.kind == Kind::Open => return Vec::new(),
             Input::Accept => return Vec::new(),
             Input::Drop => rules.push(format!("iifname {WAN} meta l4proto != {icmp} drop")),
             Input::Reject => {
@@ -104,32 +104,37 @@ impl Router {
     fn parts(&self) -> Parts {
         let masquerade = || vec![format!("oifname {WAN} masquerade")];
         let home = Parts { post: masquerade(), forward: answers_only(), ..Parts::default() };
-        match self.setup.class {
-            Class::Routed | Class::V6Firewall => Parts::default(),
-            Class::Home | Class::ShortLived | Class::DualStack | Class::Nat64 => home,
-            Class::NonPreserving => Parts { post: source("masquerade to", &format!(":{NON_PRESERVING}")), ..home },
-            Class::Symmetric => Parts { post: random(), ..home },
-            Class::SymmetricSequential => Parts { post: self.mapped("numgen inc", |n| n), ..home },
-            Class::SymmetricDescending => Parts { post: self.mapped("numgen inc", |n| MAPPED_PORTS - 1 - n), ..home },
-            Class::AddressDependent => {
+        match self.setup.kind {
+            // The model does it all, and double NATs are two routers.
+            Kind::Model(..) | Kind::Double | Kind::DoubleSymmetric | Kind::Open | Kind::V6Firewall => Parts::default(),
+            Kind::Firewall => Parts { forward: answers_only(), ..Parts::default() },
+            Kind::Home | Kind::Linux | Kind::Rejecting | Kind::ShortLived | Kind::DualStack | Kind::Nat64 => home,
+            Kind::NonPreserving => Parts { post: source("masquerade to", &format!(":{NON_PRESERVING}")), ..home },
+            Kind::SymmetricRandom => Parts { post: random(), ..home },
+            Kind::SymmetricSequential => Parts { post: self.mapped("numgen inc", |n| n), ..home },
+            Kind::SymmetricDescending => Parts { post: self.mapped("numgen inc", |n| MAPPED_PORTS - 1 - n), ..home },
+            Kind::AddressDependent => {
                 let hash = "jhash ip saddr . th sport . ip daddr";
                 Parts { post: self.mapped(hash, |n| n), ..home }
             }
-            Class::PortBlock => Parts { post: self.blocks(), ..home },
-            Class::PortBlockSymmetric => {
+            Kind::PortBlock => Parts { post: self.blocks(), ..home },
+            Kind::PortBlockSymmetric => {
                 Parts { post: source("masquerade to", &format!(":{SHARED_BLOCK} fully-random")), ..home }
             }
-            Class::FullCone | Class::Carrier => self.learning(masquerade(), OPEN),
-            Class::Restricted => self.learning(masquerade(), SEEN),
-            Class::SymmetricOpen => self.learning(random(), OPEN),
-            Class::SymmetricRestricted => self.learning(random(), SEEN),
-            Class::Hairpin => self.hairpin(&format!("snat to {}", self.address)),
-            Class::HairpinInternal => self.hairpin("masquerade"),
-            Class::OneToOne => Parts { forward: Vec::new(), ..self.one_to_one() },
-            Class::OneToOneFirewalled => self.one_to_one(),
-            Class::TcpHostile => without_inbound_syn("drop"),
-            Class::TcpResetting => without_inbound_syn("reject with tcp reset"),
-            Class::UdpBlocked => {
+            Kind::FullCone | Kind::Cgnat => self.learning(masquerade(), OPEN),
+            Kind::Restricted => self.learning(masquerade(), SEEN),
+            Kind::SymmetricEif => self.learning(random(), OPEN),
+            Kind::SymmetricAdf => self.learning(random(), SEEN),
+            Kind::Hairpin => self.hairpin(&format!("snat to {}", self.address)),
+            Kind::HairpinInternal => self.hairpin("masquerade"),
+            Kind::OneToOne => Parts { forward: Vec::new(), ..self.one_to_one() },
+            Kind::OneToOneFirewalled => self.one_to_one(),
+            Kind::TcpHostile => without_inbound_syn("drop"),
+            Kind::TcpResetting => without_inbound_syn("reject with tcp reset"),
+            Kind::PatchbayOpen => self.patchbay(Vec::new()),
+            Kind::PatchbayModerate => self.patchbay(answers_only()),
+            Kind::PatchbayStrict => Parts { post: vec![format!("oifname {WAN} masquerade random")], ..home },
+            Kind::UdpBlocked => {
                 let forward = [vec!["meta l4proto udp drop".to_owned()], answers_only()].concat();
                 Parts { forward, ..home }
             }
@@ -185,6 +190,19 @@ impl Router {
         }
     }
 
+    /// Its cone is UDP's alone, and learnt before translation, which is right while ports are preserved.
+    fn patchbay(&self, forward: Vec<String>) -> Parts {
+        Parts {
+            sets: format!("map mapped_udp {{ {MAPPED} }}\n"),
+            pre: vec![format!("iifname {WAN} meta l4proto udp dnat ip to udp dport map @mapped_udp")],
+            post: vec![
+                format!("oifname {WAN} meta l4proto udp update @mapped_udp {{ udp sport : ip saddr . udp sport }}"),
+                format!("oifname {WAN} snat to {}", self.address),
+            ],
+            forward,
+        }
+    }
+
     fn network(&self) -> String {
         let net = self.lan.v4();
         format!("{}/{}", net.address, net.bits)
@@ -214,12 +232,14 @@ fn without_inbound_syn(verdict: &str) -> Parts {
     Parts { post: vec![format!("oifname {WAN} masquerade")], forward, ..Parts::default() }
 }
 
+/// The type of a map from external ports to internal sockets.
+const MAPPED: &str = "type inet_service : ipv4_addr . inet_service; flags dynamic,timeout; timeout 300s; size 65536;";
+
 /// Maps from external ports to internal sockets, and who was sent to, filled by packets that leave.
 fn learnt() -> String {
     let mut text = String::new();
     for proto in ["udp", "tcp"] {
-        let kind = "type inet_service : ipv4_addr . inet_service; flags dynamic,timeout; timeout 300s; size 65536;";
-        let _ = writeln!(text, "map mapped_{proto} {{ {kind} }}");
+        let _ = writeln!(text, "map mapped_{proto} {{ {MAPPED} }}");
     }
     text += "set seen { type inet_service . ipv4_addr; flags dynamic,timeout; timeout 300s; size 65536; }\n";
     let mut rules = Vec::new();

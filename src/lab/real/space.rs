@@ -22,6 +22,19 @@ const SETTINGS: [(&str, &str); 6] = [
     ("ipv6/conf/default/router_solicitations", "0"),
 ];
 
+/// What a host's interfaces have carried since they were made, all together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Packets that it sent. One that the kernel hands over uncut (GSO) counts once.
+    pub sent: u64,
+    /// Bytes in them.
+    pub bytes_sent: u64,
+    /// Packets that it received.
+    pub received: u64,
+    /// Bytes in them.
+    pub bytes_received: u64,
+}
+
 /// One network namespace of the lab.
 #[derive(Debug)]
 pub(crate) struct Space {
@@ -76,6 +89,22 @@ impl Space {
         written.map_err(|source| LabError::Setting { path, space: self.name.clone(), source })
     }
 
+    /// Flows that the kernel tracks in it.
+    pub(crate) fn conntrack_count(&self) -> Result<usize, LabError> {
+        let text = self.read("/proc/sys/net/netfilter/nf_conntrack_count")?;
+        Ok(text.trim().parse().unwrap_or(0))
+    }
+
+    /// What its interfaces but the loopback have carried.
+    pub(crate) fn carried(&self) -> Result<Carried, LabError> {
+        Ok(carried(&self.read("/proc/thread-self/net/dev")?))
+    }
+
+    fn read(&self, path: &str) -> Result<String, LabError> {
+        let read = self.inside(|| fs::read_to_string(path))?;
+        read.map_err(|source| LabError::Count { path: path.into(), space: self.name.clone(), source })
+    }
+
     /// Makes a TUN device in it.
     pub(crate) fn tun(&self, name: &str) -> Result<Tun, LabError> {
         self.inside(|| Tun::create(name))?.map_err(|source| LabError::Tun { device: tun::DEVICE, source })
@@ -101,4 +130,21 @@ fn path() -> OsString {
     path.push(":");
     path.push(SYSTEM_PROGRAMS);
     path
+}
+
+/// Reads the kernel's table: two lines of heads, then `name: bytes packets …`, eight columns for each direction.
+fn carried(table: &str) -> Carried {
+    let mut sum = Carried::default();
+    for (name, counts) in table.lines().filter_map(|line| line.split_once(':')) {
+        let counts: Vec<u64> = counts.split_whitespace().filter_map(|count| count.parse().ok()).collect();
+        if let ([bytes_received, received, _, _, _, _, _, _, bytes_sent, sent, ..], false) =
+            (counts.as_slice(), name.trim() == "lo")
+        {
+            sum.received += received;
+            sum.bytes_received += bytes_received;
+            sum.sent += sent;
+            sum.bytes_sent += bytes_sent;
+        }
+    }
+    sum
 }
