@@ -3,7 +3,9 @@
 
 #![cfg(all(feature = "lab", target_os = "linux"))]
 
+mod behaviour;
 mod hosts;
 mod kinds;
+mod prober;
 
 natpipe::lab_tests!();
