@@ -41,7 +41,8 @@ pub fn rules(kind: Kind, delta: Delta) -> Rules {
     }
 }
 
-fn name(kind: Kind, delta: Delta) -> String {
+/// The name of this type and delta in [`all`], whatever the distance of the delta.
+pub fn name(kind: Kind, delta: Delta) -> String {
     let kind = match kind {
         Kind::Open => "open",
         Kind::SymmetricFirewall => "symmetric-firewall",

@@ -5,12 +5,16 @@
 mod fragment;
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(all(feature = "lab", target_os = "linux"))]
+pub(crate) mod netns;
 #[cfg(not(target_os = "linux"))]
 mod other;
 #[cfg(unix)]
 mod recv;
 #[cfg(target_os = "linux")]
 mod splice;
+#[cfg(all(feature = "lab", target_os = "linux"))]
+pub(crate) mod tun;
 
 #[cfg(target_os = "linux")]
 pub(crate) use fragment::never_fragment;

@@ -1,0 +1,149 @@
+//! Touches: a whole lab: its core, and what is attached to it.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::backbone::{Port, Prefix, Traffic};
+use super::gate::Gate;
+use super::host::default_routes;
+use super::plan::{CORE, Pair, Plan};
+use super::pump::Pump;
+use super::space::Space;
+use super::{Host, LabError};
+use crate::lab::sim::Link;
+
+/// An internet of its own on this machine. Its core carries packets between the hosts and routers that are
+/// attached to it, and is one router on their way (it counts their TTL, and tells when it ends).
+///
+/// Clones are the same internet. When the last clone, host and router is dropped, nothing is left of it.
+#[derive(Clone)]
+pub struct Internet(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) pump: Pump,
+    plan: Mutex<Plan>,
+    seed: u64,
+    /// Models made, so that each has a seed of its own.
+    models: AtomicU64,
+}
+
+impl Internet {
+    /// One without delay or loss.
+    ///
+    /// # Errors
+    ///
+    /// Only when the thread of the core does not start; what the system lacks shows with the first host.
+    pub fn new() -> Result<Self, LabError> {
+        Self::with_link(Link::steady(Duration::ZERO), 1)
+    }
+
+    /// One whose core delays, loses, doubles and reorders packets: each one way, and once for each crossing.
+    /// Delays are kept to about a millisecond. [`Link::lan_loss`] is not looked at. `seed` determines what
+    /// is lost, as far as the order of real packets does.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new).
+    pub fn with_link(link: Link, seed: u64) -> Result<Self, LabError> {
+        let pump = Pump::start(CORE, link, seed).map_err(LabError::Runtime)?;
+        Ok(Self(Arc::new(Inner { pump, plan: Mutex::default(), seed, models: AtomicU64::new(0) })))
+    }
+
+    /// Changes what the core does to the packets that it gets from now on.
+    pub fn set_link(&self, link: Link) {
+        self.0.pump.with(|core| core.set_link(link));
+    }
+
+    /// What the core has done so far.
+    pub fn traffic(&self) -> Traffic {
+        self.0.pump.with(|core| core.traffic())
+    }
+
+    /// A host on the internet itself, with a public address of each family on `eth0`.
+    ///
+    /// # Errors
+    ///
+    /// When the system makes no namespace or TUN device, or no address is left.
+    pub fn host(&self, name: &str) -> Result<Host, LabError> {
+        let host = Host::new(name)?;
+        host.attach(self)?;
+        Ok(host)
+    }
+}
+
+impl Inner {
+    pub(crate) fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next model's seed.
+    pub(crate) fn model_seed(&self) -> u64 {
+        self.seed.wrapping_add(self.models.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Gives a namespace an interface on the internet, with a default route of this metric.
+    pub(crate) fn attach(
+        &self,
+        space: &Space,
+        interface: &str,
+        uplink: Uplink,
+        metric: usize,
+    ) -> Result<Port, LabError> {
+        let tun = space.tun(interface)?;
+        space.ip(&uplink.commands(interface, metric))?;
+        let mut prefixes = uplink.routed;
+        prefixes.extend(uplink.public.iter().copied().map(Prefix::only));
+        self.pump.attach(tun, prefixes, uplink.gate).map_err(LabError::Runtime)
+    }
+}
+
+/// What stands between a namespace and the core.
+#[derive(Default)]
+pub(crate) struct Uplink {
+    /// Addresses that the core delivers here.
+    pub(crate) public: Vec<IpAddr>,
+    /// Whether the interface has them too; if not, a gate has them.
+    pub(crate) owns: bool,
+    /// Networks that the core delivers here.
+    pub(crate) routed: Vec<Prefix>,
+    pub(crate) gate: Option<Gate>,
+}
+
+impl Uplink {
+    /// An interface with these public addresses.
+    pub(crate) fn public(pair: Pair) -> Self {
+        Self { public: vec![pair.v4.into(), pair.v6.into()], owns: true, ..Self::default() }
+    }
+
+    fn commands(&self, interface: &str, metric: usize) -> String {
+        let mut lines = format!("link set {interface} mtu 1500 txqueuelen 4000 up\n");
+        for address in self.public.iter().filter(|_| self.owns) {
+            lines += &format!("addr add {} dev {interface}{}\n", Length(*address), nodad(*address));
+        }
+        let by = Some(format!("dev {interface}"));
+        lines + &default_routes(by.clone(), by, metric)
+    }
+}
+
+/// An address with the length of a prefix that holds nothing else.
+struct Length(IpAddr);
+
+impl fmt::Display for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.0, Prefix::only(self.0).bits)
+    }
+}
+
+/// IPv6 addresses are usable at once: nobody else can have them.
+pub(crate) fn nodad(address: IpAddr) -> &'static str {
+    if address.is_ipv6() { " nodad" } else { "" }
+}
+
+impl fmt::Debug for Internet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Internet").field("traffic", &self.traffic()).finish_non_exhaustive()
+    }
+}

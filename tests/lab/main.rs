@@ -1,0 +1,11 @@
+//! Real sockets through real NATs in network namespaces. Needs the feature `lab`, the programs `ip` and `nft`,
+//! and `/dev/net/tun`; without them every test here fails and says what is missing.
+
+#![cfg(all(feature = "lab", target_os = "linux"))]
+
+mod behaviour;
+mod hosts;
+mod kinds;
+mod prober;
+
+natpipe::lab_tests!();
