@@ -7,5 +7,6 @@ mod behaviour;
 mod hosts;
 mod kinds;
 mod prober;
+mod report;
 
 natpipe::lab_tests!();

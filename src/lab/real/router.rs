@@ -242,6 +242,10 @@ impl Router {
         for key in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
             space.set(key, "1")?;
         }
+        // Where a kernel shows bridged packets to the rules, one that goes back to the host it came from is lost.
+        for key in ["bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"] {
+            space.set_if_there(key, "0")?;
+        }
         let Pair { v4, v6 } = lan.gateway();
         let mut lines = format!("link add {LAN} type bridge\nlink set {LAN} up\n");
         if families.v4 {

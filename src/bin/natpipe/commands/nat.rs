@@ -208,7 +208,7 @@ fn hairpin_in_words(hairpin: Hairpin) -> String {
     match hairpin {
         Hairpin::None => "no: peers behind the same NAT need its inside".into(),
         Hairpin::External => "yes, with the external source address (RFC 4787 REQ-9)".into(),
-        Hairpin::Internal => "yes, with an internal source address".into(),
+        Hairpin::Internal => "yes, but from an internal address, which peers do not expect".into(),
     }
 }
 
