@@ -16,7 +16,7 @@ use rand::Rng as _;
 use tokio::runtime::Handle;
 
 use super::lifetime::{AGES, Lifetime, Lived};
-use super::probe::{Answer, Effect, Probe, Server, Setup, SocketId};
+use super::probe::{Answer, Change, Effect, Probe, Server, Setup, SocketId};
 use super::{Entry, Finding, Proto, Report, Why};
 use crate::base::task::Nursery;
 use crate::net::{Family, Interface, ResolveError, Resolver, Route};
@@ -90,7 +90,8 @@ type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
 /// Finds out what stands between this machine's interfaces and the world.
 ///
 /// Interfaces and families are tested beside each other; UDP and TCP one after the other, since a NAT may count the
-/// ports of both together. One entry takes three rounds to the servers (TCP: twice that, for its handshakes).
+/// ports of both together. UDP takes three rounds to the servers; TCP two, of two round trips for the handshake, where
+/// UDP has found a server with two addresses, otherwise three.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -250,16 +251,21 @@ impl One {
 
     async fn run(self) -> Vec<Entry> {
         let mut entries = Vec::new();
-        for proto in self.protos.iter().copied() {
-            let interface = self.route.interface().name().to_owned();
-            (self.progress)(Progress::Testing { interface, family: self.route.family(), proto });
-            let entry = match proto {
-                Proto::Udp => self.udp().await,
-                Proto::Tcp => self.tcp().await,
-            };
-            (self.progress)(Progress::Done(Box::new(entry.clone())));
-            entries.push(entry);
+        let mut lead = None;
+        if self.protos.contains(&Proto::Udp) {
+            self.begun(Proto::Udp);
+            let mut probe = Probe::new(self.setup(Proto::Udp));
+            udp::drive(&mut probe, &self.route).await;
+            lead = lead_of(&probe);
+            entries.push(probe.entry());
         }
+        let server = lead.map(|(_, server)| server.primary);
+        let (mtu, tcp) = tokio::join!(self.mtu(server), self.tcp(lead));
+        if let Some(udp) = entries.first_mut() {
+            udp.mtu = mtu;
+            (self.progress)(Progress::Done(Box::new(udp.clone())));
+        }
+        entries.extend(tcp);
         self.note_external(&entries);
         if let Some(entry) = entries.iter_mut().find(|entry| entry.proto == Proto::Udp && entry.answered > 0) {
             self.age(entry).await;
@@ -273,23 +279,47 @@ impl One {
             local: self.route.nic()[0],
             proto,
             servers: self.servers.clone(),
+            lead: None,
             router: None,
             seed: rand::rng().next_u64(),
         }
     }
 
-    async fn udp(&self) -> Entry {
-        let mut probe = Probe::new(self.setup(Proto::Udp));
-        udp::drive(&mut probe, &self.route).await;
-        let mut entry = probe.entry();
-        if let Some(server) = answered(&probe) {
-            entry.mtu = mtu::measure(&self.route, server).await;
-        }
-        entry
+    fn begun(&self, proto: Proto) {
+        let interface = self.route.interface().name().to_owned();
+        (self.progress)(Progress::Testing { interface, family: self.route.family(), proto });
     }
 
-    async fn tcp(&self) -> Entry {
-        let mut probe = Probe::new(self.setup(Proto::Tcp));
+    /// Beside the first round over TCP: its one mapping is made before those that are compared.
+    async fn mtu(&self, server: Option<SocketAddr>) -> Option<u16> {
+        if !self.protos.contains(&Proto::Udp) {
+            return None;
+        }
+        mtu::measure(&self.route, server?).await
+    }
+
+    /// With a server that UDP has found the tests begin at once; if it does not answer over TCP, others are looked for.
+    async fn tcp(&self, lead: Option<(usize, Server)>) -> Option<Entry> {
+        if !self.protos.contains(&Proto::Tcp) {
+            return None;
+        }
+        self.begun(Proto::Tcp);
+        let mut setup = self.setup(Proto::Tcp);
+        if let Some((at, server)) = lead.filter(|(_, server)| server.alternate.is_some()) {
+            setup.servers[at] = server;
+            setup.lead = Some(at);
+        }
+        let hasty = setup.lead.is_some();
+        let mut entry = self.probe_tcp(setup).await;
+        if hasty && entry.mapping.known().is_none() {
+            entry = self.probe_tcp(self.setup(Proto::Tcp)).await;
+        }
+        (self.progress)(Progress::Done(Box::new(entry.clone())));
+        Some(entry)
+    }
+
+    async fn probe_tcp(&self, setup: Setup) -> Entry {
+        let mut probe = Probe::new(setup);
         tcp::drive(&mut probe, &self.route).await;
         probe.entry()
     }
@@ -324,10 +354,14 @@ impl One {
     }
 }
 
-/// The server that answered first.
-fn answered(probe: &Probe) -> Option<SocketAddr> {
-    let heard = probe.observations().asked.iter().filter_map(|asked| Some((asked.heard?.at, asked.server?, asked.to)));
-    heard.min_by_key(|(at, ..)| *at).map(|(_, _, to)| to)
+/// The server that answered first, with its other address: one that has another before one that has not.
+fn lead_of(probe: &Probe) -> Option<(usize, Server)> {
+    let seen = probe.observations();
+    let heard = seen.asked.iter().filter(|asked| asked.change == Change::None);
+    let heard = heard.filter_map(|asked| Some((asked.heard?, asked.server?, asked.to)));
+    let first = heard.min_by_key(|(heard, server, _)| (seen.alternates[*server].is_none(), heard.at))?;
+    let (_, at, to) = first;
+    Some((at, Server { primary: to, alternate: seen.alternates[at] }))
 }
 
 /// What drives sockets for a test: the probe, or the test of lifetimes.
