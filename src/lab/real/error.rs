@@ -80,6 +80,14 @@ pub enum LabError {
         /// What was asked for.
         kind: Kind,
     },
+    /// The kernel took what it was told and does not act on it: it is stuck, or very busy.
+    #[error("{what} in {space} does not come up")]
+    Stuck {
+        /// In whose namespace.
+        space: String,
+        /// What was waited for.
+        what: String,
+    },
     /// The kernel does not count what it was asked to count.
     #[error("cannot read {path:?} in {space}")]
     Count {

@@ -94,6 +94,9 @@ impl Inner {
     ) -> Result<Port, LabError> {
         let tun = space.tun(interface)?;
         space.ip(&uplink.commands(interface, metric))?;
+        if uplink.owns {
+            space.wait_for_local(&uplink.public)?;
+        }
         let mut prefixes = uplink.routed;
         prefixes.extend(uplink.public.iter().copied().map(Prefix::only));
         self.pump.attach(tun, prefixes, uplink.gate).map_err(LabError::Runtime)

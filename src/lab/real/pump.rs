@@ -118,6 +118,7 @@ impl State {
         while let Some((port, packet)) = self.backbone.poll(now) {
             let Some(device) = self.devices.get(&port) else { continue };
             if let Err(error) = device.get_ref().send(&packet) {
+                self.backbone.not_taken();
                 tracing::trace!(%error, "a device did not take a packet");
             }
         }

@@ -33,11 +33,22 @@ struct Inside {
     plugs: AtomicUsize,
 }
 
+/// A cable into a router's network.
+pub(crate) struct Plug {
+    /// The router's end.
+    pub(crate) name: String,
+    /// What the other end has.
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
 /// Where its outside is.
 enum Above {
     Core(Port),
     Router(Router),
 }
+
+/// The bridge's own, the same in every namespace.
+const LAN_MAC: &str = "02:00:00:00:00:01";
 
 /// Which families hosts behind a router have.
 #[derive(Clone, Copy)]
@@ -158,7 +169,7 @@ impl Router {
             return Err(LabError::Nested { kind: setup.kind });
         }
         let space = Space::new(name)?;
-        let outside = self.plug(&space, WAN, 100)?;
+        let outside = self.plug(&space, WAN, 100)?.addresses;
         let lan = self.0.internet.plan().lan_of(setup.kind).ok_or_else(|| LabError::Full(name.to_owned()))?;
         let families = Families { v4: true, v6: false };
         let address = outside.iter().find_map(|address| match address {
@@ -243,7 +254,8 @@ impl Router {
             space.set(key, "1")?;
         }
         let Pair { v4, v6 } = lan.gateway();
-        let mut lines = format!("link add {LAN} type bridge\nlink set {LAN} up\n");
+        // With an address of its own: else it has that of some port, and another one when a port is added.
+        let mut lines = format!("link add {LAN} address {LAN_MAC} type bridge\nlink set {LAN} up\n");
         if families.v4 {
             lines += &format!("addr add {v4}/24 dev {LAN}\n");
         }
@@ -251,6 +263,9 @@ impl Router {
             lines += &format!("addr add {v6}/64 dev {LAN} nodad\n");
         }
         space.ip(&lines)?;
+        if families.v6 {
+            space.wait_for_local(&[v6.into()])?;
+        }
         Ok(Self(Arc::new(Inside {
             space,
             internet: internet.clone(),
@@ -270,7 +285,7 @@ impl Router {
     }
 
     /// Puts a cable between the network behind it and another namespace; the interface's addresses there.
-    pub(crate) fn plug(&self, space: &Space, interface: &str, metric: usize) -> Result<Vec<IpAddr>, LabError> {
+    pub(crate) fn plug(&self, space: &Space, interface: &str, metric: usize) -> Result<Plug, LabError> {
         let pair = self.lan().host().ok_or_else(|| LabError::Full(space.name().to_owned()))?;
         let plug = format!("port{}", self.0.plugs.fetch_add(1, Ordering::Relaxed));
         let there = space.path();
@@ -289,7 +304,15 @@ impl Router {
             addresses.push(pair.v6.into());
         }
         space.ip(&(lines + &self.routes(interface, metric)))?;
-        Ok(addresses)
+        self.wait_for_carrier(&plug, space, interface)?;
+        space.wait_for_local(&addresses)?;
+        Ok(Plug { name: plug, addresses })
+    }
+
+    /// Waits until the cable between this port and that interface works.
+    pub(crate) fn wait_for_carrier(&self, plug: &str, space: &Space, interface: &str) -> Result<(), LabError> {
+        space.wait_for_carrier(interface)?;
+        [plug, LAN].into_iter().try_for_each(|own| self.0.space.wait_for_carrier(own))
     }
 
     /// The commands for default routes through this router by an interface of a host behind it.
