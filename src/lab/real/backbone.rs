@@ -16,7 +16,7 @@ const MAX_UNDER_WAY: usize = 1 << 16;
 
 /// A place where something is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Port(u32);
+pub(crate) struct Port(pub(crate) u32);
 
 /// Addresses that begin alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -88,6 +88,10 @@ pub enum LabError {
         /// What was waited for.
         what: String,
     },
+    /// The internet is [direct](super::Internet::direct): no link, no model. Use
+    /// [`Internet::new`](super::Internet::new) or [`Internet::with_link`](super::Internet::with_link).
+    #[error("an internet whose core is the kernel neither delays nor holds a NAT's model: use one with a link")]
+    Direct,
     /// The kernel does not count what it was asked to count.
     #[error("cannot read {path:?} in {space}")]
     Count {

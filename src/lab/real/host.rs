@@ -124,7 +124,7 @@ impl Host {
         for address in &added {
             let prefix = Prefix::only(*address);
             self.space.ip(&format!("addr add {address}/{} dev {interface}{}", prefix.bits, nodad(*address)))?;
-            inner.pump.with(|core| core.add_prefix(*port, prefix));
+            inner.add_address(*port, *address)?;
         }
         self.space.wait_for_local(&added)?;
         is.addresses.extend(&added);
@@ -159,7 +159,7 @@ impl Host {
             self.space.ip(&format!("link set {interface} up\n{}", attached.routes()))?;
             self.space.wait_for_local(&attached.is.addresses)?;
             return match &attached.place {
-                Held::Internet(..) => Ok(()),
+                Held::Internet(inner, port) => inner.wait_for_carrier(*port, &self.space, interface),
                 Held::Router(router, plug) => router.wait_for_carrier(plug, &self.space, interface),
             };
         }
@@ -170,14 +170,14 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// When there is no such interface on the internet itself.
+    /// When there is no such interface on the internet itself, or that is [direct](Internet::direct).
     pub fn set_link(&self, interface: &str, link: Link) -> Result<(), LabError> {
         let interfaces = self.attached();
         let attached = interfaces.iter().find(|attached| attached.is.name == interface);
         let Some(Attached { place: Held::Internet(inner, port), .. }) = attached else {
             return Err(self.no_interface(interface));
         };
-        inner.pump.with(|core| core.set_link_of(*port, link));
+        inner.own_core()?.with(|core| core.set_link_of(*port, link));
         Ok(())
     }
 
@@ -321,10 +321,7 @@ impl Attached {
             lines += &format!("addr replace {v6}/{bits} dev {name} nodad\n");
         }
         match &self.place {
-            Held::Internet(..) => {
-                let by = Some(format!("dev {name}"));
-                lines + &default_routes(by.clone(), by, self.metric)
-            }
+            Held::Internet(inner, port) => lines + &inner.routes(*port, name, self.metric),
             Held::Router(router, _) => lines + &router.routes(name, self.metric),
         }
     }

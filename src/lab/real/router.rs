@@ -3,18 +3,21 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use super::backbone::Port;
+use super::backbone::{Port, Prefix};
 
 use super::gate::Gate;
 use super::host::default_routes;
 use super::internet::{Inner, Internet, Uplink};
 use super::kind::{Kind, Setup};
+use super::nat64::{self, Nat64};
 use super::plan::{Lan, Pair};
+use super::pump::Pump;
 use super::rules::{self, LAN, WAN};
 use super::space::Space;
+use super::translator::Translator;
 use super::{Host, LabError};
 use crate::lab::sim::Link;
 use crate::nat::model::{Access, Nat, Rules, kinds};
@@ -31,6 +34,8 @@ struct Inside {
     lan: Mutex<Lan>,
     families: Families,
     plugs: AtomicUsize,
+    /// Set once, where there is NAT64.
+    nat64: OnceLock<Translator>,
 }
 
 /// A cable into a router's network.
@@ -46,6 +51,9 @@ enum Above {
     Core(Port),
     Router(Router),
 }
+
+/// The device of a translator.
+const NAT64: &str = "nat64";
 
 /// The bridge's own, the same in every namespace.
 const LAN_MAC: &str = "02:00:00:00:00:01";
@@ -121,6 +129,9 @@ impl Internet {
         let outside = vec![pair.v4.into(), pair.v6.into()];
         let router = Router::build(space, &self.0, Above::Core(port), outside, lan, families)?;
         router.apply(setup, pair.v4)?;
+        if setup.kind == Kind::Nat64 {
+            router.translate()?;
+        }
         Ok(router)
     }
 
@@ -225,21 +236,26 @@ impl Router {
 
     /// What packets to and from it meet on top of the core's link. A router behind another has no link to
     /// the core, so nothing happens there.
+    ///
+    /// # Panics
+    ///
+    /// On an internet that is [direct](Internet::direct).
     pub fn set_link(&self, link: Link) {
         if let Above::Core(port) = self.0.above {
-            self.0.internet.pump.with(|core| core.set_link_of(port, link));
+            let core = self.0.internet.own_core().unwrap_or_else(|error| panic!("{error}"));
+            core.with(|core| core.set_link_of(port, link));
         }
     }
 
     /// Looks at the model of a router that [`Internet::nat`] made; `None` for others.
     pub fn with_model<T>(&self, look: impl FnOnce(&mut Nat) -> T) -> Option<T> {
         let Above::Core(port) = self.0.above else { return None };
-        self.0.internet.pump.with(|core| core.gate(port).map(|gate| look(gate.nat())))
+        self.0.internet.own_core().ok()?.with(|core| core.gate(port).map(|gate| look(gate.nat())))
     }
 
-    /// The model's clock: what its functions take as `now`.
+    /// The model's clock: what its functions take as `now`. Zero where there can be no model.
     pub fn now(&self) -> Duration {
-        self.0.internet.pump.now()
+        self.0.internet.own_core().map_or(Duration::ZERO, Pump::now)
     }
 
     fn build(
@@ -274,6 +290,7 @@ impl Router {
             lan: Mutex::new(lan),
             families,
             plugs: AtomicUsize::new(0),
+            nat64: OnceLock::new(),
         })))
     }
 
@@ -282,6 +299,20 @@ impl Router {
         let router = rules::Router { setup, address, lan: *self.lan() };
         space.nft(&router.ruleset())?;
         rules::settings(setup.kind).iter().try_for_each(|(key, value)| space.set(key, value))
+    }
+
+    /// Sends what is for IPv4 through a device that translates it, and the answers.
+    fn translate(&self) -> Result<(), LabError> {
+        let (space, lan) = (&self.0.space, *self.lan());
+        let tun = space.tun(NAT64)?;
+        let Prefix { address, bits } = lan.v4();
+        let network = nat64::NETWORK;
+        space.ip(&format!(
+            "link set {NAT64} up\nroute add {address}/{bits} dev {NAT64}\nroute add {network} dev {NAT64}\n"
+        ))?;
+        let translator = Translator::start(tun, Nat64::new(lan)).map_err(LabError::Runtime)?;
+        self.0.nat64.get_or_init(|| translator);
+        Ok(())
     }
 
     /// Puts a cable between the network behind it and another namespace; the interface's addresses there.
