@@ -4,8 +4,10 @@
 #![cfg(all(feature = "lab", target_os = "linux"))]
 
 mod behaviour;
+mod coturn;
 mod hosts;
 mod kinds;
+mod ordinary;
 mod prober;
 
 natpipe::lab_tests!();
