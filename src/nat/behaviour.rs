@@ -101,7 +101,7 @@ impl Kind {
 pub enum Hairpin {
     /// It is dropped.
     None,
-    /// It arrives from the sender's internal address (against REQ-9).
+    /// It arrives from the sender's internal address, or from the router's (against REQ-9).
     Internal,
     /// It arrives from the sender's external address (REQ-9).
     External,

@@ -7,10 +7,13 @@
 //! two Reports ─pairs::ways─► what can connect them, and why
 //! ```
 //!
-//! Everything here is pure: packets, times and seeds come in as arguments, results go out as values.
+//! Packets, times and seeds come in as arguments, results go out as values; [`Prober`] alone (feature `stun`) opens
+//! sockets, for the report of this machine.
 
 mod behaviour;
 pub mod lifetime;
+#[cfg(feature = "stun")]
+mod measure;
 pub mod model;
 mod packet;
 pub mod pairs;
@@ -21,6 +24,8 @@ mod rng;
 
 use crate::net::Family;
 pub use behaviour::{Delta, Filtering, Hairpin, Kind, Mapping, Ports};
+#[cfg(feature = "stun")]
+pub use measure::{DEFAULT_SERVERS, MeasureError, Prober, Progress};
 pub use packet::{Packet, Proto, TTL, TcpFlags};
 pub use predict::{Guess, Next, Prediction, Seen, Unpredictable, predict};
 pub use report::{DecodeError, Entry, Finding, Foreign, Layers, Report, Why};

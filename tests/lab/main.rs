@@ -9,5 +9,6 @@ mod hosts;
 mod kinds;
 mod ordinary;
 mod prober;
+mod report;
 
 natpipe::lab_tests!();

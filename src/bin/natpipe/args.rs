@@ -1,10 +1,13 @@
 //! Holds: what can be said on the command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
+use natpipe::stun::ServerName;
 
+use crate::commands::stun_server::listen_addr;
 use crate::spec::Spec;
 
 const SPECS: &str = "A SPEC is one end of a pipe:\n  \
@@ -29,7 +32,25 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List the interfaces of this machine with their addresses and routes.
-    Interfaces,
+    Interfaces {
+        /// Ask STUN servers, through each interface, which addresses the world sees.
+        #[arg(long)]
+        external: bool,
+        /// A STUN server to ask (several may be given), instead of well-known public ones.
+        #[arg(long, value_name = "HOST[:PORT]", requires = "external")]
+        stun: Vec<ServerName>,
+    },
+    /// Find out what NAT or firewall stands between here and the world, and what will work through it.
+    Nat(NatArgs),
+    /// Answer STUN requests: with one address the mapping tests of RFC 5780, with two all of them.
+    StunServer {
+        /// ADDRESS:PORT, or a port for every address. One for each family may be given.
+        #[arg(long, value_name = "ADDR", required = true, value_parser = listen_addr)]
+        listen: Vec<SocketAddr>,
+        /// A second address with another port, of the family of a --listen.
+        #[arg(long, value_name = "ADDR2", value_parser = listen_addr)]
+        listen2: Vec<SocketAddr>,
+    },
     /// Join two pipes both ways, until both ends have ended.
     Link {
         /// One end.
@@ -58,4 +79,22 @@ pub enum Command {
         /// The folder.
         dir: Option<PathBuf>,
     },
+}
+
+/// What `nat` can be told.
+#[derive(Debug, clap::Args)]
+pub struct NatArgs {
+    /// A STUN server to ask (several may be given), instead of well-known public ones. Testing how a NAT filters takes
+    /// one with two addresses.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub stun: Vec<ServerName>,
+    /// Test this interface only.
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+    /// Leave TCP out.
+    #[arg(long)]
+    pub udp_only: bool,
+    /// Measure as well how long an idle UDP binding lives. It takes up to three minutes.
+    #[arg(long)]
+    pub lifetime: bool,
 }

@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod output;
+mod progress;
 mod spec;
 
 use std::process::ExitCode;
@@ -38,7 +39,9 @@ fn main() -> ExitCode {
 async fn run(args: Args) -> anyhow::Result<()> {
     let json = args.json;
     match args.command {
-        Command::Interfaces => commands::interfaces::run(json),
+        Command::Interfaces { external, stun } => commands::interfaces::run(external, stun, json).await,
+        Command::Nat(args) => commands::nat::run(args, json).await,
+        Command::StunServer { listen, listen2 } => commands::stun_server::run(listen, listen2, json).await,
         Command::Link { a, b } => commands::link::run(a, b, json).await,
         Command::Echo { spec } => commands::echo::run(spec, json).await,
         Command::Demo { mib } => commands::demo::run(mib, json).await,

@@ -269,6 +269,10 @@ impl Router {
         for key in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
             space.set(key, "1")?;
         }
+        // Where a kernel shows bridged packets to the rules, one that goes back to the host it came from is lost.
+        for key in ["bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"] {
+            space.set_if_there(key, "0")?;
+        }
         let Pair { v4, v6 } = lan.gateway();
         // With an address of its own: else it has that of some port, and another one when a port is added.
         let mut lines = format!("link add {LAN} address {LAN_MAC} type bridge\nlink set {LAN} up\n");

@@ -125,6 +125,12 @@ impl Space {
         written.map_err(|source| LabError::Setting { path, space: self.name.clone(), source })
     }
 
+    /// The same for a setting that not every kernel has.
+    pub(crate) fn set_if_there(&self, key: &str, value: &str) -> Result<(), LabError> {
+        let there = self.inside(|| PathBuf::from("/proc/sys/net").join(key).exists())?;
+        if there { self.set(key, value) } else { Ok(()) }
+    }
+
     /// Flows that the kernel tracks in it.
     pub(crate) fn conntrack_count(&self) -> Result<usize, LabError> {
         let text = self.read(TRACKED)?;

@@ -131,6 +131,7 @@ impl World {
             local: "10.0.0.2".parse().unwrap(),
             proto: Proto::Udp,
             servers: vec![Server { primary, alternate: None }],
+            lead: None,
             router: None,
             seed,
         };

@@ -26,6 +26,9 @@ pub struct Setup {
     pub proto: Proto,
     /// Servers of the interface's family; others and those beyond the first four are left out.
     pub servers: Vec<Server>,
+    /// One of `servers`, its other address known, that has just answered over another protocol: the tests begin with
+    /// it at once instead of after a round that finds who answers. Without an answer nothing is learnt.
+    pub lead: Option<usize>,
     /// The external address that the router itself claims, if a port mapping protocol told it.
     pub router: Option<IpAddr>,
     /// For transaction ids and local ports. From the system's randomness, so that nobody off the path can

@@ -209,7 +209,8 @@ fn samples(seen: &Observations) -> Vec<Sample> {
 fn hairpin(setup: &Setup, seen: &Observations, entry: &Entry) -> Finding<Hairpin> {
     let tests: Vec<&Asked> = seen.asked.iter().filter(|a| a.server.is_none()).collect();
     if let Some((asked, heard)) = tests.iter().find_map(|a| a.heard.map(|h| (a, h))) {
-        let internal = heard.from == asked.local;
+        // Either the sender's own address, or the router's inner one: not what the world sees.
+        let internal = heard.from == asked.local || Some(heard.from.ip()) != entry.external;
         return Finding::Known(if internal { Hairpin::Internal } else { Hairpin::External });
     }
     let why = match (entry.translated, entry.mapping) {

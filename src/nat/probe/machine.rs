@@ -68,6 +68,8 @@ impl Probe {
     /// A probe that wants its sockets opened.
     pub fn new(mut setup: Setup) -> Self {
         setup.servers = plan::servers(&setup.servers, setup.family());
+        setup.lead =
+            setup.lead.filter(|lead| setup.servers.get(*lead).is_some_and(|server| server.alternate.is_some()));
         let alternates = setup.servers.iter().map(|s| s.alternate.and_then(|o| plan::usable_alternate(s.primary, o)));
         let seen = Observations { alternates: alternates.collect(), ..Observations::default() };
         let mut probe = Self {
@@ -211,6 +213,9 @@ impl Probe {
                 self.ask_all(now, Purpose::Main, Some(server), to, Change::None);
                 self.ask_all(now, Purpose::Partner, Some(server), to, Change::None);
             }
+            if self.setup.lead.is_some() {
+                self.test(now);
+            }
             self.advance(now);
         }
     }
@@ -294,7 +299,7 @@ impl Probe {
 
     /// The second round: everything that needs a living server.
     fn test(&mut self, now: Duration) {
-        self.rounds = 2;
+        self.rounds = if self.setup.lead.is_some() { 1 } else { 2 };
         self.phase = Phase::Testing { again: now + plan::BETWEEN_BURSTS };
         let leads = self.leads();
         for server in leads.iter().copied() {
@@ -309,12 +314,15 @@ impl Probe {
 
     fn sample_again(&mut self, now: Duration) {
         self.phase = Phase::Waiting;
-        self.rounds = 3;
+        self.rounds += 1;
         self.sample(now, 1);
     }
 
     /// The servers that answered and have a second address, the quickest first.
     fn leads(&self) -> Vec<usize> {
+        if let Some(lead) = self.setup.lead {
+            return vec![lead];
+        }
         let mut leads: Vec<(Duration, usize)> = self
             .heard_from_main()
             .into_iter()
@@ -373,7 +381,7 @@ impl Probe {
     /// One burst of samples to the quickest server, in the order of their local ports' plan.
     fn sample(&mut self, now: Duration, burst: usize) {
         let quickest = self.heard_from_main().into_iter().min_by_key(|(_, took)| *took);
-        let Some((server, _)) = quickest else { return };
+        let Some(server) = self.setup.lead.or(quickest.map(|(server, _)| server)) else { return };
         let to = self.setup.servers[server].primary;
         for socket in self.sockets_for(Purpose::Sample) {
             if self.sockets[usize::from(socket.0)].burst == burst {

@@ -393,6 +393,7 @@ fn setup_without_servers() -> Setup {
         local: "10.0.0.2".parse().unwrap(),
         proto: Proto::Udp,
         servers: Vec::new(),
+        lead: None,
         router: None,
         seed: 0,
     }

@@ -2,6 +2,8 @@
 //! `unsafe`.
 
 #[cfg(target_os = "linux")]
+mod fragment;
+#[cfg(target_os = "linux")]
 mod linux;
 #[cfg(all(feature = "lab", target_os = "linux"))]
 pub(crate) mod netns;
@@ -15,9 +17,11 @@ mod splice;
 pub(crate) mod tun;
 
 #[cfg(target_os = "linux")]
+pub(crate) use fragment::never_fragment;
+#[cfg(target_os = "linux")]
 pub(crate) use linux::{links, route_table};
 #[cfg(not(target_os = "linux"))]
-pub(crate) use other::{links, route_table};
+pub(crate) use other::{links, never_fragment, route_table};
 #[cfg(unix)]
 pub(crate) use recv::recv;
 #[cfg(target_os = "linux")]

@@ -27,3 +27,8 @@ pub(crate) fn links() -> io::Result<Vec<(String, Link)>> {
 pub(crate) fn route_table(_family: Family) -> Option<String> {
     None
 }
+
+/// Not done here: a measurement of the MTU then says that it failed.
+pub(crate) fn never_fragment(_socket: &impl Sized, _family: Family) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}

@@ -250,9 +250,11 @@ impl Transport for Udp {
     }
 
     fn poll_recv(&self, cx: &mut Context<'_>, reader: &mut Reader) -> Poll<Result<Received>> {
-        self.poll_refusal(cx)?;
         loop {
-            ready!(self.socket.poll_recv_ready(cx))?;
+            if self.socket.poll_recv_ready(cx)?.is_pending() {
+                self.poll_refusal(cx)?;
+                return Poll::Pending;
+            }
             match reader.fill(|buf| self.socket.try_recv_buf_from(buf)) {
                 Ok((data, (_, from))) => return Poll::Ready(Ok(Received::Data(data, Some(from.into())))),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}

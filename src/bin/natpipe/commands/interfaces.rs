@@ -1,11 +1,16 @@
 //! `natpipe interfaces`.
 
-use anyhow::Result;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use natpipe::nat::DEFAULT_SERVERS;
 use natpipe::net::{External, InterfaceAddr, Mac};
-use natpipe::{Family, Interface};
+use natpipe::stun::{Client, ServerName, Timing};
+use natpipe::{Family, Interface, Route, Scope};
 use serde::Serialize;
 
 use crate::output;
+use crate::progress::spinner;
 
 #[derive(Serialize)]
 struct Row<'a> {
@@ -27,20 +32,61 @@ struct RouteRow {
     external: Option<Vec<std::net::IpAddr>>,
 }
 
-pub fn run(json: bool) -> Result<()> {
+pub async fn run(external: bool, stun: Vec<ServerName>, json: bool) -> Result<()> {
     let defaults: Vec<_> =
         Family::BOTH.into_iter().filter_map(|f| Some((f, Interface::default_for(f).ok()?))).collect();
     let all = Interface::list()?;
-    let rows: Vec<Row<'_>> = all.iter().map(|interface| row(interface, &defaults)).collect();
+    let routes =
+        all.iter().map(|interface| Family::BOTH.into_iter().flat_map(|family| interface.routes(family)).collect());
+    let routes: Vec<Vec<Route>> = routes.collect();
+    if external {
+        ask(routes.concat(), stun, json).await?;
+    }
+    let rows: Vec<Row<'_>> = all.iter().zip(&routes).map(|(one, routes)| row(one, routes, &defaults)).collect();
     if json {
         return output::json(&rows);
     }
     rows.iter().try_for_each(print)
 }
 
-fn row<'a>(interface: &'a Interface, defaults: &[(Family, Interface)]) -> Row<'a> {
+/// A person waits for the answer: about four seconds in all.
+fn patience() -> Timing {
+    Timing::default().rto(Duration::from_millis(250)).requests(4).last_wait(2)
+}
+
+/// Asks through each route which addresses the world sees; a route that nobody answers stays unknown.
+async fn ask(routes: Vec<Route>, stun: Vec<ServerName>, json: bool) -> Result<()> {
+    let mut servers = stun;
+    if servers.is_empty() {
+        servers.extend(DEFAULT_SERVERS.iter().filter_map(|server| server.parse::<ServerName>().ok()));
+    }
+    let bar = spinner(json);
+    bar.set_message("asking STUN servers through each interface …");
+    let client = Client::new().servers(servers).timing(patience());
+    let outward = |route: &Route| Scope::of(route.nic()[0]) != Scope::LinkLocal;
+    let mut asking = tokio::task::JoinSet::new();
+    for route in routes.into_iter().filter(outward) {
+        let client = client.clone().route(&route);
+        asking.spawn(async move { (client.ask().await, route) });
+    }
+    let (mut known, mut failures) = (0, Vec::new());
+    while let Some(asked) = asking.join_next().await {
+        match asked? {
+            (Ok(_), _) => known += 1,
+            (Err(error), route) => failures.push(format!("{} {}: {error}", route.interface().name(), route.family())),
+        }
+    }
+    bar.finish_and_clear();
+    failures.iter().for_each(|failure| tracing::info!("{failure}"));
+    if known == 0 {
+        bail!("no STUN server answered through any interface ({})", failures.join("; "));
+    }
+    Ok(())
+}
+
+fn row<'a>(interface: &'a Interface, routes: &[Route], defaults: &[(Family, Interface)]) -> Row<'a> {
     let default_for = defaults.iter().filter(|(_, default)| default == interface).map(|(family, _)| *family).collect();
-    let routes = Family::BOTH.into_iter().flat_map(|family| interface.routes(family)).map(|route| RouteRow {
+    let routes = routes.iter().map(|route| RouteRow {
         family: route.family(),
         nic: route.nic().to_vec(),
         external: match route.external() {
@@ -75,7 +121,11 @@ fn print(row: &Row<'_>) -> Result<()> {
     }
     for route in &row.routes {
         let nic = route.nic.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        output::line(format_args!("    route {}: {nic}  external unknown", route.family))?;
+        let external = match &route.external {
+            Some(addrs) => addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            None => "unknown".into(),
+        };
+        output::line(format_args!("    route {}: {nic}  external {external}", route.family))?;
     }
     Ok(())
 }

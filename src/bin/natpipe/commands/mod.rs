@@ -5,3 +5,5 @@ pub mod echo;
 pub mod interfaces;
 pub mod link;
 pub mod manual;
+pub mod nat;
+pub mod stun_server;

@@ -1,0 +1,110 @@
+//! Waits: a test over UDP: its sockets, its packets and its clock.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use tokio::io::ReadBuf;
+use tokio::net::UdpSocket;
+use tokio::time::sleep_until;
+
+use super::{Asking, words};
+use crate::nat::probe::{Effect, SocketId, Transmit};
+use crate::net::{Local, Route, SocketOptions, socket};
+
+/// Room for an answer.
+const ROOM: usize = 2048;
+
+/// Drives the test until it is done.
+pub(super) async fn drive(test: &mut impl Asking, route: &Route) {
+    let begun = Instant::now();
+    let mut sockets = BTreeMap::new();
+    let mut buf = vec![0; ROOM];
+    loop {
+        act(test, begun, route, &mut sockets);
+        if test.is_done() {
+            return;
+        }
+        let Some(next) = test.poll_timeout() else { return };
+        tokio::select! {
+            biased;
+            (socket, from, len) = receive(&sockets, &mut buf) => words::hear(test, begun.elapsed(), socket, from, &buf[..len]),
+            () = sleep_until((begun + next).into()) => test.handle_timeout(begun.elapsed()),
+        }
+    }
+}
+
+/// Opens and sends, in the test's order.
+fn act(test: &mut impl Asking, begun: Instant, route: &Route, sockets: &mut BTreeMap<SocketId, UdpSocket>) {
+    while let Some(effect) = test.poll_effect() {
+        match effect {
+            Effect::Open { socket, port } => match open(route, port).or_else(|_| open(route, 0)) {
+                Ok((opened, local)) => {
+                    sockets.insert(socket, opened);
+                    test.handle_opened(begun.elapsed(), socket, local);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a socket of the test can not be opened");
+                    test.handle_open_failed(begun.elapsed(), socket);
+                }
+            },
+            Effect::Send(transmit) => send(test, begun, sockets, &transmit),
+        }
+    }
+}
+
+fn open(route: &Route, port: u16) -> io::Result<(UdpSocket, SocketAddr)> {
+    let Local { addr, interface } = route.local();
+    let local = Local { addr: SocketAddr::new(addr.ip(), port), interface };
+    let socket = socket::datagram(&local, &SocketOptions::default())?;
+    let socket = UdpSocket::from_std(socket.into())?;
+    let local = socket.local_addr()?;
+    Ok((socket, local))
+}
+
+/// A packet that can not be sent now is as good as lost; the test repeats it.
+fn send(test: &mut impl Asking, begun: Instant, sockets: &BTreeMap<SocketId, UdpSocket>, transmit: &Transmit) {
+    let (Some(socket), Some(bytes)) = (sockets.get(&transmit.socket), words::encode(transmit)) else { return };
+    if let Err(error) = socket.try_send_to(&bytes, transmit.to) {
+        tracing::debug!(%error, to = %transmit.to, "sending");
+        if is_hopeless(&error) {
+            test.handle_failed(begun.elapsed(), transmit.id);
+        }
+    }
+}
+
+fn is_hopeless(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable)
+}
+
+/// The next packet at any of the sockets.
+async fn receive(sockets: &BTreeMap<SocketId, UdpSocket>, buf: &mut [u8]) -> (SocketId, SocketAddr, usize) {
+    poll_fn(|cx| {
+        for (id, socket) in sockets {
+            if let Poll::Ready((from, len)) = poll_one(socket, cx, buf) {
+                return Poll::Ready((*id, from, len));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// An error is an earlier packet's (ICMP): the next read goes on.
+fn poll_one(socket: &UdpSocket, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<(SocketAddr, usize)> {
+    /// ICMP errors that are skipped at one go; more wait for the next turn.
+    const ERRORS: usize = 16;
+    for _ in 0..ERRORS {
+        let mut read = ReadBuf::new(buf);
+        match socket.poll_recv_from(cx, &mut read) {
+            Poll::Ready(Ok(from)) => return Poll::Ready((from, read.filled().len())),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
