@@ -7,6 +7,7 @@ mod behaviour;
 mod coturn;
 mod hosts;
 mod kinds;
+mod link;
 mod ordinary;
 mod prober;
 mod report;

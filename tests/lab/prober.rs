@@ -17,7 +17,7 @@ const IN_A_ROW: [u16; 5] = [26_000, 26_001, 26_002, 26_003, 26_004];
 
 /// A host behind a router, and a server with two addresses and two ports on each.
 pub struct Prober {
-    _internet: Internet,
+    pub internet: Internet,
     pub client: Host,
     pub server: Host,
     pub router: Router,
@@ -70,7 +70,7 @@ impl Prober {
         let listener = server.run(|| TcpListener::bind((addresses[0], 0))).unwrap();
         let near = client.run(|| TcpStream::connect(listener.local_addr().unwrap())).unwrap();
         let line = (near, listener.accept().unwrap().0);
-        Self { _internet: internet, client, server, router, own, addresses, line }
+        Self { internet, client, server, router, own, addresses, line }
     }
 
     /// Returns when everything sent so far has arrived, or been dropped: each end has answered the other
