@@ -100,7 +100,7 @@ fn all_35_types_by_deltas_are_real_packets() {
 fn a_router_without_an_input_rule_remembers_strangers_and_moves_the_mapping() {
     for (input, moved) in [(Input::Accept, true), (Input::Drop, false), (Input::Reject, false)] {
         let prober = Prober::new(Kind::Home.answering(input));
-        let (inside, outside) = (prober.udp_inside(45_000), [prober.udp_outside(0), prober.udp_outside(1)]);
+        let (inside, outside) = (prober.udp_inside(25_000), [prober.udp_outside(0), prober.udp_outside(1)]);
         let external = seen(&inside, &outside[0]);
         outside[1].send_to(b"early", external).unwrap();
         prober.settle();
@@ -184,7 +184,7 @@ fn routers_and_hosts_count() {
     for _ in 0..10 {
         seen(&prober.udp_inside(0), &outside);
     }
-    assert_eq!(prober.router.tracked().unwrap(), tracked + 10);
+    assert!(prober.router.tracked().unwrap() >= tracked + 10);
     let after = prober.client.carried().unwrap();
     assert!(after.sent >= carried.sent + 10 && after.bytes_sent >= carried.bytes_sent + 10 * 29);
 }

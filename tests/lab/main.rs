@@ -1,11 +1,14 @@
 //! Real sockets through real NATs in network namespaces. Needs the feature `lab`, the programs `ip` and `nft`,
-//! and `/dev/net/tun`; without them every test here fails and says what is missing.
+//! coturn's, and `/dev/net/tun`; without them tests fail and say what is missing.
 
 #![cfg(all(feature = "lab", target_os = "linux"))]
 
 mod behaviour;
+mod coturn;
 mod hosts;
 mod kinds;
+mod link;
+mod ordinary;
 mod prober;
 mod report;
 

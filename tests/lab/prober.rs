@@ -3,16 +3,17 @@
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use natpipe::lab::{Host, Internet, Link, Router, Setup};
+use natpipe::lab::{Host, Internet, Router, Setup};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// For what must come. What must not come is waited for by [`Prober::settle`], not by time.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The ports that sockets behind the router have: with gaps, and one after the other.
-const SPREAD: [u16; 5] = [45_000, 45_013, 45_002, 45_031, 45_020];
-const IN_A_ROW: [u16; 5] = [46_000, 46_001, 46_002, 46_003, 46_004];
+/// The ports that sockets behind the router have: with gaps, and one after the other. Below those that the
+/// system gives out (32768 and up).
+const SPREAD: [u16; 5] = [25_000, 25_013, 25_002, 25_031, 25_020];
+const IN_A_ROW: [u16; 5] = [26_000, 26_001, 26_002, 26_003, 26_004];
 
 /// A host behind a router, and a server with two addresses and two ports on each.
 pub struct Prober {
@@ -115,8 +116,7 @@ impl Prober {
 
     fn udp_mapping(&self) -> &'static str {
         let inside = self.udp_inside(0);
-        let [first, port, address] = [0, 0, 1].map(|n| seen(&inside, &self.udp_outside(n)));
-        mapping(first, port, address)
+        mapping([0, 0, 0, 1].map(|n| seen(&inside, &self.udp_outside(n))))
     }
 
     fn udp_filtering(&self) -> &'static str {
@@ -172,13 +172,13 @@ impl Prober {
     fn tcp_mapping(&self) -> &'static str {
         let local = self.free_port();
         let mut held = Vec::new();
-        let [first, port, address] = [0, 0, 1].map(|n| {
+        let seen = [0, 0, 0, 1].map(|n| {
             let outside = self.listener_outside(n);
             let (streams, seen) = self.connection(&self.shared(&self.client, local), &outside);
             held.push(streams);
             seen
         });
-        mapping(first, port, address)
+        mapping(seen)
     }
 
     fn tcp_filtering(&self) -> &'static str {
@@ -190,22 +190,26 @@ impl Prober {
         filtering(port, address)
     }
 
-    /// What a SYN meets that comes through a mapping which a SYN has made, the other way.
+    /// What a SYN meets that crosses one from inside, which its server did not hear (simultaneous open).
     pub fn crossing_syn(&self) -> Fate {
         let local = self.free_port();
-        let _waiting = listening(self.shared(&self.client, local));
         let outside = self.listener_outside(0);
         let (_held, external) = self.connection(&self.shared(&self.client, local), &outside);
         let theirs = self.free_port_outside();
-        let lost = self.internet.traffic().lost;
-        self.server.set_link("eth0", Link { loss: 1.0, ..Link::steady(Duration::ZERO) }).unwrap();
+        let family = if self.own.is_ipv4() { "ip" } else { "ip6" };
+        let deaf = format!("tcp dport {} tcp flags & (syn | ack) == syn drop", theirs.port());
+        self.server
+            .nft(&format!(
+                "table {family} deaf {{\nchain input {{\ntype filter hook input priority 0\n{deaf}\n}}\n}}\n"
+            ))
+            .unwrap();
         let inside = self.shared(&self.client, local);
         inside.set_nonblocking(true).unwrap();
         let _in_progress = inside.connect(&theirs.into());
-        until("the SYN is lost on its way", || self.internet.traffic().lost > lost);
-        drop(inside);
-        self.server.set_link("eth0", Link::steady(Duration::ZERO)).unwrap();
-        self.knock(theirs, external)
+        self.settle();
+        let fate = self.knock(theirs, external);
+        self.server.nft(&format!("delete table {family} deaf\n")).unwrap();
+        fate
     }
 
     /// What a SYN from the server meets.
@@ -274,16 +278,9 @@ pub fn received(socket: &UdpSocket) -> Option<SocketAddr> {
     from
 }
 
-pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-fn mapping(first: SocketAddr, other_port: SocketAddr, other_address: SocketAddr) -> &'static str {
-    match (first == other_port, first == other_address) {
+/// By three ports of one address and one of another: of few ports, random ones are the same now and then.
+fn mapping([first, second, third, elsewhere]: [SocketAddr; 4]) -> &'static str {
+    match (first == second && first == third, first == elsewhere) {
         (true, true) => "EIM",
         (true, false) => "ADM",
         (false, _) => "APDM",

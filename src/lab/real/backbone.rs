@@ -16,7 +16,7 @@ const MAX_UNDER_WAY: usize = 1 << 16;
 
 /// A place where something is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Port(u32);
+pub(crate) struct Port(pub(crate) u32);
 
 /// Addresses that begin alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +61,8 @@ pub struct Traffic {
     pub unroutable: u64,
     /// Lost because too many were under way.
     pub overflowed: u64,
+    /// Not taken by the system that they were delivered to: its interface was down, or it had no memory.
+    pub untaken: u64,
 }
 
 /// The core: what is attached to it, and the packets under way.
@@ -142,6 +144,11 @@ impl Backbone {
 
     pub(crate) fn traffic(&self) -> Traffic {
         self.traffic
+    }
+
+    /// The system behind a port did not take what it was given.
+    pub(crate) fn not_taken(&mut self) {
+        self.traffic.untaken += 1;
     }
 
     /// A packet that the system behind `from` sent.

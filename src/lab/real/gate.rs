@@ -117,9 +117,9 @@ impl Gate {
     }
 }
 
-/// With the hop back that the system has counted; not for a packet that ends here.
+/// With the hop back that the system counts: one whose hops end at this router never comes here.
 fn uncounted(packet: Packet) -> Packet {
-    let ttl = if packet.ttl > 1 { packet.ttl.saturating_add(1) } else { packet.ttl };
+    let ttl = packet.ttl.saturating_add(1);
     packet.with_ttl(ttl)
 }
 
@@ -170,3 +170,6 @@ fn translated(
     wire::set_ttl(&mut out, header.ttl);
     Some(out)
 }
+
+#[cfg(test)]
+mod tests;

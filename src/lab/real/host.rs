@@ -48,7 +48,8 @@ struct Attached {
 /// What keeps alive the other end of an interface.
 enum Held {
     Internet(Arc<Inner>, Port),
-    Router(Router),
+    /// By this port of it.
+    Router(Router, String),
 }
 
 /// Where an interface can be attached.
@@ -98,8 +99,8 @@ impl Host {
                 (vec![pair.v4.into(), pair.v6.into()], Held::Internet(internet.0.clone(), port))
             }
             Place::Router(router) => {
-                let addresses = router.plug(&self.space, &name, metric)?;
-                (addresses, Held::Router(router.clone()))
+                let plug = router.plug(&self.space, &name, metric)?;
+                (plug.addresses, Held::Router(router.clone(), plug.name))
             }
         };
         let is = Attachment { name, addresses };
@@ -123,8 +124,9 @@ impl Host {
         for address in &added {
             let prefix = Prefix::only(*address);
             self.space.ip(&format!("addr add {address}/{} dev {interface}{}", prefix.bits, nodad(*address)))?;
-            inner.pump.with(|core| core.add_prefix(*port, prefix));
+            inner.add_address(*port, *address)?;
         }
+        self.space.wait_for_local(&added)?;
         is.addresses.extend(&added);
         Ok(added)
     }
@@ -154,7 +156,12 @@ impl Host {
         let attached = interfaces.iter().find(|attached| attached.is.name == interface);
         let attached = attached.ok_or_else(|| self.no_interface(interface))?;
         if up {
-            return self.space.ip(&format!("link set {interface} up\n{}", attached.routes()));
+            self.space.ip(&format!("link set {interface} up\n{}", attached.routes()))?;
+            self.space.wait_for_local(&attached.is.addresses)?;
+            return match &attached.place {
+                Held::Internet(inner, port) => inner.wait_for_carrier(*port, &self.space, interface),
+                Held::Router(router, plug) => router.wait_for_carrier(plug, &self.space, interface),
+            };
         }
         self.space.ip(&format!("link set {interface} down"))
     }
@@ -163,14 +170,14 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// When there is no such interface on the internet itself.
+    /// When there is no such interface on the internet itself, or that is [direct](Internet::direct).
     pub fn set_link(&self, interface: &str, link: Link) -> Result<(), LabError> {
         let interfaces = self.attached();
         let attached = interfaces.iter().find(|attached| attached.is.name == interface);
         let Some(Attached { place: Held::Internet(inner, port), .. }) = attached else {
             return Err(self.no_interface(interface));
         };
-        inner.pump.with(|core| core.set_link_of(*port, link));
+        inner.own_core()?.with(|core| core.set_link_of(*port, link));
         Ok(())
     }
 
@@ -194,10 +201,19 @@ impl Host {
         self.addresses().into_iter().find(IpAddr::is_ipv6)
     }
 
+    /// Loads nftables rules into it: a firewall of its own.
+    ///
+    /// # Errors
+    ///
+    /// When `nft` refuses them.
+    pub fn nft(&self, ruleset: &str) -> Result<(), LabError> {
+        self.space.nft(ruleset)
+    }
+
     /// The router that its oldest interface is behind; `None` when that is on the internet itself.
     pub fn router(&self) -> Option<Router> {
         match self.attached().first().map(|attached| &attached.place) {
-            Some(Held::Router(router)) => Some(router.clone()),
+            Some(Held::Router(router, _)) => Some(router.clone()),
             _ => None,
         }
     }
@@ -301,15 +317,12 @@ impl Attached {
         let Attachment { name, addresses } = &self.is;
         let mut lines = String::new();
         for v6 in addresses.iter().filter(|address| address.is_ipv6()) {
-            let bits = if let Held::Router(_) = self.place { 64 } else { 128 };
+            let bits = if let Held::Router(..) = self.place { 64 } else { 128 };
             lines += &format!("addr replace {v6}/{bits} dev {name} nodad\n");
         }
         match &self.place {
-            Held::Internet(..) => {
-                let by = Some(format!("dev {name}"));
-                lines + &default_routes(by.clone(), by, self.metric)
-            }
-            Held::Router(router) => lines + &router.routes(name, self.metric),
+            Held::Internet(inner, port) => lines + &inner.routes(*port, name, self.metric),
+            Held::Router(router, _) => lines + &router.routes(name, self.metric),
         }
     }
 }

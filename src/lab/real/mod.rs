@@ -28,22 +28,26 @@
 //!
 //! `kind` names the routers, `rules` writes their rulesets, `plan` gives out addresses, `backbone`
 //! decides about packets in the core, `gate` lets the NAT model translate them, `wire` and `icmp` know their
-//! bytes; `pump` moves them; `space`, `internet`, `router` and `host` build namespaces. The programs `ip` and
-//! `nft` are needed, and `/dev/net/tun`.
+//! bytes; `nat64` and its `translator` join the families; `pump` moves them through each `device`, and `direct` lets the kernel do it; `space`, `internet`, `router` and `host` build namespaces. The programs `ip` and
+//! `nft` are needed.
 
 mod backbone;
+mod device;
+mod direct;
 mod error;
 mod gate;
 mod host;
 mod icmp;
 mod internet;
 mod kind;
+mod nat64;
 mod plan;
 mod pump;
 mod router;
 mod rules;
 mod space;
 mod start;
+mod translator;
 mod wire;
 
 pub use backbone::Traffic;

@@ -94,6 +94,18 @@ impl Lan {
         Prefix { address: IpAddr::V6(in_lan(self.number, 0)), bits: 64 }
     }
 
+    /// The IPv4 address of the host that has this IPv6 address.
+    pub(crate) fn v4_of(&self, address: Ipv6Addr) -> Option<Ipv4Addr> {
+        let [.., n] = address.octets();
+        (self.pair(n).v6 == address).then(|| self.pair(n).v4)
+    }
+
+    /// The IPv6 address of the host that has this IPv4 address.
+    pub(crate) fn v6_of(&self, address: Ipv4Addr) -> Option<Ipv6Addr> {
+        let [.., n] = address.octets();
+        (self.pair(n).v4 == address).then(|| self.pair(n).v6)
+    }
+
     fn pair(&self, n: u8) -> Pair {
         let [a, b, c] = self.v4;
         Pair { v4: Ipv4Addr::new(a, b, c, n), v6: in_lan(self.number, n) }

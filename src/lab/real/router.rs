@@ -3,18 +3,21 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use super::backbone::Port;
+use super::backbone::{Port, Prefix};
 
 use super::gate::Gate;
 use super::host::default_routes;
 use super::internet::{Inner, Internet, Uplink};
 use super::kind::{Kind, Setup};
+use super::nat64::{self, Nat64};
 use super::plan::{Lan, Pair};
+use super::pump::Pump;
 use super::rules::{self, LAN, WAN};
 use super::space::Space;
+use super::translator::Translator;
 use super::{Host, LabError};
 use crate::lab::sim::Link;
 use crate::nat::model::{Access, Nat, Rules, kinds};
@@ -31,6 +34,16 @@ struct Inside {
     lan: Mutex<Lan>,
     families: Families,
     plugs: AtomicUsize,
+    /// Set once, where there is NAT64.
+    nat64: OnceLock<Translator>,
+}
+
+/// A cable into a router's network.
+pub(crate) struct Plug {
+    /// The router's end.
+    pub(crate) name: String,
+    /// What the other end has.
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 /// Where its outside is.
@@ -38,6 +51,12 @@ enum Above {
     Core(Port),
     Router(Router),
 }
+
+/// The device of a translator.
+const NAT64: &str = "nat64";
+
+/// The bridge's own, the same in every namespace.
+const LAN_MAC: &str = "02:00:00:00:00:01";
 
 /// Which families hosts behind a router have.
 #[derive(Clone, Copy)]
@@ -110,6 +129,9 @@ impl Internet {
         let outside = vec![pair.v4.into(), pair.v6.into()];
         let router = Router::build(space, &self.0, Above::Core(port), outside, lan, families)?;
         router.apply(setup, pair.v4)?;
+        if setup.kind == Kind::Nat64 {
+            router.translate()?;
+        }
         Ok(router)
     }
 
@@ -158,7 +180,7 @@ impl Router {
             return Err(LabError::Nested { kind: setup.kind });
         }
         let space = Space::new(name)?;
-        let outside = self.plug(&space, WAN, 100)?;
+        let outside = self.plug(&space, WAN, 100)?.addresses;
         let lan = self.0.internet.plan().lan_of(setup.kind).ok_or_else(|| LabError::Full(name.to_owned()))?;
         let families = Families { v4: true, v6: false };
         let address = outside.iter().find_map(|address| match address {
@@ -214,21 +236,26 @@ impl Router {
 
     /// What packets to and from it meet on top of the core's link. A router behind another has no link to
     /// the core, so nothing happens there.
+    ///
+    /// # Panics
+    ///
+    /// On an internet that is [direct](Internet::direct).
     pub fn set_link(&self, link: Link) {
         if let Above::Core(port) = self.0.above {
-            self.0.internet.pump.with(|core| core.set_link_of(port, link));
+            let core = self.0.internet.own_core().unwrap_or_else(|error| panic!("{error}"));
+            core.with(|core| core.set_link_of(port, link));
         }
     }
 
     /// Looks at the model of a router that [`Internet::nat`] made; `None` for others.
     pub fn with_model<T>(&self, look: impl FnOnce(&mut Nat) -> T) -> Option<T> {
         let Above::Core(port) = self.0.above else { return None };
-        self.0.internet.pump.with(|core| core.gate(port).map(|gate| look(gate.nat())))
+        self.0.internet.own_core().ok()?.with(|core| core.gate(port).map(|gate| look(gate.nat())))
     }
 
-    /// The model's clock: what its functions take as `now`.
+    /// The model's clock: what its functions take as `now`. Zero where there can be no model.
     pub fn now(&self) -> Duration {
-        self.0.internet.pump.now()
+        self.0.internet.own_core().map_or(Duration::ZERO, Pump::now)
     }
 
     fn build(
@@ -247,7 +274,8 @@ impl Router {
             space.set_if_there(key, "0")?;
         }
         let Pair { v4, v6 } = lan.gateway();
-        let mut lines = format!("link add {LAN} type bridge\nlink set {LAN} up\n");
+        // With an address of its own: else it has that of some port, and another one when a port is added.
+        let mut lines = format!("link add {LAN} address {LAN_MAC} type bridge\nlink set {LAN} up\n");
         if families.v4 {
             lines += &format!("addr add {v4}/24 dev {LAN}\n");
         }
@@ -255,6 +283,9 @@ impl Router {
             lines += &format!("addr add {v6}/64 dev {LAN} nodad\n");
         }
         space.ip(&lines)?;
+        if families.v6 {
+            space.wait_for_local(&[v6.into()])?;
+        }
         Ok(Self(Arc::new(Inside {
             space,
             internet: internet.clone(),
@@ -263,6 +294,7 @@ impl Router {
             lan: Mutex::new(lan),
             families,
             plugs: AtomicUsize::new(0),
+            nat64: OnceLock::new(),
         })))
     }
 
@@ -273,8 +305,22 @@ impl Router {
         rules::settings(setup.kind).iter().try_for_each(|(key, value)| space.set(key, value))
     }
 
+    /// Sends what is for IPv4 through a device that translates it, and the answers.
+    fn translate(&self) -> Result<(), LabError> {
+        let (space, lan) = (&self.0.space, *self.lan());
+        let tun = space.tun(NAT64)?;
+        let Prefix { address, bits } = lan.v4();
+        let network = nat64::NETWORK;
+        space.ip(&format!(
+            "link set {NAT64} up\nroute add {address}/{bits} dev {NAT64}\nroute add {network} dev {NAT64}\n"
+        ))?;
+        let translator = Translator::start(tun, Nat64::new(lan)).map_err(LabError::Runtime)?;
+        self.0.nat64.get_or_init(|| translator);
+        Ok(())
+    }
+
     /// Puts a cable between the network behind it and another namespace; the interface's addresses there.
-    pub(crate) fn plug(&self, space: &Space, interface: &str, metric: usize) -> Result<Vec<IpAddr>, LabError> {
+    pub(crate) fn plug(&self, space: &Space, interface: &str, metric: usize) -> Result<Plug, LabError> {
         let pair = self.lan().host().ok_or_else(|| LabError::Full(space.name().to_owned()))?;
         let plug = format!("port{}", self.0.plugs.fetch_add(1, Ordering::Relaxed));
         let there = space.path();
@@ -293,7 +339,15 @@ impl Router {
             addresses.push(pair.v6.into());
         }
         space.ip(&(lines + &self.routes(interface, metric)))?;
-        Ok(addresses)
+        self.wait_for_carrier(&plug, space, interface)?;
+        space.wait_for_local(&addresses)?;
+        Ok(Plug { name: plug, addresses })
+    }
+
+    /// Waits until the cable between this port and that interface works.
+    pub(crate) fn wait_for_carrier(&self, plug: &str, space: &Space, interface: &str) -> Result<(), LabError> {
+        space.wait_for_carrier(interface)?;
+        [plug, LAN].into_iter().try_for_each(|own| self.0.space.wait_for_carrier(own))
     }
 
     /// The commands for default routes through this router by an interface of a host behind it.

@@ -4,7 +4,8 @@ use super::LabError;
 use crate::net::sys::netns;
 
 /// Makes this process root of a user namespace of its own, unless it may build networks already. To be called
-/// first of all in `main`: only a process of one thread can do it.
+/// first of all in `main`: only a process of one thread can do it. Such a process then has a network of its own
+/// with nothing but a loopback, outside of its labs too.
 ///
 /// # Errors
 ///

@@ -81,8 +81,9 @@ pub(crate) fn memory_file(text: &str) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes the process root of a new user namespace, unless it may make network namespaces already. Only
-/// a process of one thread can do it; it allocates nothing, so it can be called before `main`.
+/// Makes the process root of a new user namespace, unless it may make network namespaces already. It is then
+/// in a network of its own too, which has a loopback: to that of before it could never return from another.
+/// Only a process of one thread can do it; it allocates nothing, so it can be called before `main`.
 pub(crate) fn become_root_of_own_users() -> io::Result<()> {
     if may_make_namespaces() {
         return Ok(());
@@ -90,12 +91,34 @@ pub(crate) fn become_root_of_own_users() -> io::Result<()> {
     // SAFETY: neither call takes a pointer.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
     // SAFETY: the call takes no pointer.
-    if unsafe { libc::unshare(libc::CLONE_NEWUSER) } != 0 {
+    if unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) } != 0 {
         return Err(io::Error::last_os_error());
     }
     write_proc(c"/proc/self/setgroups", format_args!("deny"))?;
     write_proc(c"/proc/self/uid_map", format_args!("0 {uid} 1"))?;
-    write_proc(c"/proc/self/gid_map", format_args!("0 {gid} 1"))
+    write_proc(c"/proc/self/gid_map", format_args!("0 {gid} 1"))?;
+    set_loopback_up()
+}
+
+fn set_loopback_up() -> io::Result<()> {
+    // SAFETY: the call takes no pointer.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made and has no other owner.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: an ifreq of zeros is a valid one.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads one ifreq, which lives through the call.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// The capabilities (linux/capability.h) that the lab needs in its user namespace.
