@@ -115,20 +115,25 @@ fn coturns_clients_against_our_server() {
     let internet = Internet::new().unwrap();
     let server = ours(&internet);
     let address = server.addrs[0].to_string();
+    // Address-dependent mapping is missing: the tool expects OTHER-ADDRESS to be the same in answers from everywhere, where
+    // RFC 5780 section 7.4 makes it relative to the address that was asked.
     for (kind, mapping, filtering) in [
         (Kind::FullCone, "Endpoint Independent Mapping", "Endpoint Independent Filtering"),
         (Kind::Restricted, "Endpoint Independent Mapping", "Address Dependent Filtering"),
         (Kind::Home, "Endpoint Independent Mapping", "Address and Port Dependent Filtering"),
-        (Kind::AddressDependent, "Address Dependent Mapping", "Address and Port Dependent Filtering"),
         (Kind::SymmetricRandom, "Address and Port Dependent Mapping", "Address and Port Dependent Filtering"),
     ] {
         let router = internet.router(&kind.to_string(), kind).unwrap();
         let client = router.host("client").unwrap();
-        let seen = said(&client.output(Command::new("turnutils_stunclient").args(["-p", "3478", &address])).unwrap());
+        // Its second test asks for an answer to a port that no NAT lets in, and waits for it for ever.
+        let seen = client.output(Command::new("timeout").args(["1", "turnutils_stunclient", &address])).unwrap();
+        let seen = String::from_utf8_lossy(&seen.stdout).into_owned();
         assert!(seen.contains(&router.public()[0].to_string()), "{kind}: {seen}");
-        let found = said(&client.output(Command::new("turnutils_natdiscovery").args(["-m", "-f", &address])).unwrap());
-        assert!(found.contains(&format!("NAT with {mapping}!")), "{kind}: {found}");
-        assert!(found.contains(&format!("NAT with {filtering}!")), "{kind}: {found}");
+        for (test, expected) in [("-m", mapping), ("-f", filtering)] {
+            let found = client.output(Command::new("timeout").args(["20", "turnutils_natdiscovery", test, &address]));
+            let found = said(&found.unwrap());
+            assert!(found.contains(&format!("NAT with {expected}!")), "{kind}: {found}");
+        }
     }
 }
 
