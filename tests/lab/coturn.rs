@@ -55,7 +55,7 @@ fn coturn_finds_the_mapping_and_the_filtering_that_kinds_promise() {
     let server = internet.host("server").unwrap();
     let second = server.add_addresses("eth0").unwrap()[0].to_string();
     let first = server.v4().unwrap().to_string();
-    let _serving = serve(&server, [&first, &second]);
+    let mut serving = serve(&server, [&first, &second]);
     let endpoint = ["Endpoint Independent", "Address Dependent", "Address and Port Dependent"];
     let [independent, address, port] = endpoint;
     let cases = [
@@ -71,14 +71,17 @@ fn coturn_finds_the_mapping_and_the_filtering_that_kinds_promise() {
         ("model-symmetric-independent".parse().unwrap(), port, port),
         ("model-restricted-preserving".parse().unwrap(), independent, address),
     ];
-    std::thread::scope(|scope| {
-        for (kind, mapping, filtering) in cases {
+    let opinions: Vec<String> = std::thread::scope(|scope| {
+        let ask = |kind| {
             let (internet, first) = (&internet, &first);
-            scope.spawn(move || {
-                let said = opinion(&internet.behind(kind).unwrap(), first);
-                assert!(said.contains(&format!("NAT with {mapping} Mapping")), "{kind}: {said}");
-                assert!(said.contains(&format!("NAT with {filtering} Filtering")), "{kind}: {said}");
-            });
-        }
+            scope.spawn(move || opinion(&internet.behind(kind).unwrap(), first))
+        };
+        let asked: Vec<_> = cases.iter().map(|(kind, ..)| ask(*kind)).collect();
+        asked.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
+    assert_eq!(serving.0.try_wait().unwrap(), None, "turnserver has ended while it was asked");
+    for ((kind, mapping, filtering), said) in cases.into_iter().zip(opinions) {
+        assert!(said.contains(&format!("NAT with {mapping} Mapping")), "{kind}: {said}");
+        assert!(said.contains(&format!("NAT with {filtering} Filtering")), "{kind}: {said}");
+    }
 }

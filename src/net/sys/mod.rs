@@ -3,7 +3,7 @@
 
 #[cfg(all(feature = "lab", target_os = "linux"))]
 pub(crate) mod cable;
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "stun", target_os = "linux"))]
 mod fragment;
 #[cfg(target_os = "linux")]
 mod linux;
@@ -18,12 +18,14 @@ mod splice;
 #[cfg(all(feature = "lab", target_os = "linux"))]
 pub(crate) mod tun;
 
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "stun", target_os = "linux"))]
 pub(crate) use fragment::never_fragment;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{links, route_table};
+#[cfg(all(feature = "stun", not(target_os = "linux")))]
+pub(crate) use other::never_fragment;
 #[cfg(not(target_os = "linux"))]
-pub(crate) use other::{links, never_fragment, route_table};
+pub(crate) use other::{links, route_table};
 #[cfg(unix)]
 pub(crate) use recv::recv;
 #[cfg(target_os = "linux")]
