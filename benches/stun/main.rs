@@ -174,7 +174,7 @@ fn rubbish(at: SocketAddr) {
     for n in 0..RUBBISH {
         if n % 500 == 0 {
             let [a, b, c, ..] = next().to_be_bytes();
-            socket = UdpSocket::bind((Ipv4Addr::new(127, a, b, c.max(1).min(254)), 0)).ok();
+            socket = UdpSocket::bind((Ipv4Addr::new(127, a, b, c.clamp(1, 254)), 0)).ok();
         }
         let len = next() as usize % bytes.len();
         bytes[..len].chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&next().to_be_bytes()[..chunk.len()]));
