@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use natpipe::lab::{Host, Internet, Kind};
 use natpipe::nat::{Kind as Type, Prober};
-use natpipe::stun::{Client, Form, Server, ServerName, Timing};
+use natpipe::stun::{AskError, Client, Credentials, Failure, Form, Server, ServerName, Timing};
 use natpipe::{Family, Interface};
 
 use crate::{python, said, script};
@@ -51,27 +51,36 @@ impl Drop for Coturn {
     }
 }
 
-fn coturn(host: &Host, addrs: [IpAddr; 2]) -> Coturn {
-    let port = PORT.to_string();
-    let [first, second] = addrs.map(|ip| ip.to_string());
+fn turnserver(addrs: &[&str], port: u16) -> Command {
     let mut command = Command::new("turnserver");
     command.args(["-n", "-S", "--no-tls", "--no-dtls", "--no-cli", "--pidfile", "/dev/null"]);
-    command.args(["-L", &first, "-L", &second, "-p", &port, "--alt-listening-port", &OTHER.to_string()]);
-    command.args(["--log-file", "stdout", "--simple-log"]).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args(["--log-file", "stdout", "--simple-log", "-p", &port.to_string()]);
+    for addr in addrs {
+        command.args(["-L", addr]);
+    }
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// Whether it answers, though it be with a refusal.
+async fn is_there(asking: &Client) -> bool {
+    let brief = Timing::default().rto(Duration::from_millis(100)).requests(2).last_wait(1);
+    let asked = asking.clone().timing(brief).ask_all().await.unwrap();
+    !asked.answers.is_empty()
+        || asked
+            .failures
+            .iter()
+            .any(|failure| !matches!(failure, Failure::NoAnswer { .. } | Failure::Unreachable { .. }))
+}
+
+fn coturn(host: &Host, addrs: [IpAddr; 2]) -> Coturn {
+    let [first, second] = addrs.map(|ip| ip.to_string());
+    let mut command = turnserver(&[&first, &second], PORT);
+    command.args(["--alt-listening-port", &OTHER.to_string()]);
     let running = Coturn(host.start(&mut command).unwrap());
     let begun = Instant::now();
-    let ready = || {
-        host.block_on(async {
-            let client = Client::new().server(ServerName::from(std::net::SocketAddr::from((addrs[0], PORT))));
-            client
-                .timing(Timing::default().rto(Duration::from_millis(100)).requests(2).last_wait(1))
-                .ask()
-                .await
-                .is_ok()
-        })
-        .unwrap()
-    };
-    while !ready() {
+    let asking = Client::new().server(ServerName::from(std::net::SocketAddr::from((addrs[0], PORT))));
+    while !host.block_on(is_there(&asking)).unwrap() {
         assert!(begun.elapsed() < Duration::from_secs(20), "coturn does not answer");
     }
     running
@@ -107,6 +116,29 @@ fn our_client_and_our_report_against_coturn() {
             })
             .unwrap();
         assert_eq!(report.entries[0].kind(), Some(expected), "{kind}: {report:#?}");
+    }
+}
+
+/// On loopback: coturn opens its database for credentials, which it may not in a lab's namespace.
+#[tokio::test]
+async fn our_client_shows_its_credentials_to_coturn_over_udp_and_tcp() {
+    let at = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut command = turnserver(&["127.0.0.1"], at.port());
+    command.args(["--secure-stun", "-a", "-u", "ann:secret", "-r", "example.org"]);
+    let _coturn = Coturn(command.spawn().unwrap());
+    let asking = Client::new().server(at);
+    let begun = Instant::now();
+    while !is_there(&asking).await {
+        assert!(begun.elapsed() < Duration::from_secs(20), "coturn does not answer");
+    }
+    for asking in [asking.clone(), asking.tcp()] {
+        let right = asking.clone().credentials(Credentials::long_term("ann", "secret"));
+        right.ask().await.unwrap();
+        let wrong = asking.clone().credentials(Credentials::long_term("ann", "guess"));
+        let Err(AskError::NoAnswer(failures)) = wrong.ask().await else { panic!("it was let in") };
+        assert!(matches!(failures[..], [Failure::Unauthorized { .. }]), "{failures:?}");
+        let Err(AskError::NoAnswer(failures)) = asking.ask().await else { panic!("it was let in without") };
+        assert!(matches!(failures[..], [Failure::Unauthorized { .. }]), "{failures:?}");
     }
 }
 

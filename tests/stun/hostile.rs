@@ -93,3 +93,33 @@ async fn an_address_that_can_be_nobodys_is_no_answer() {
     let error = soon("giving up", Client::new().server(at).timing(impatient()).ask()).await.unwrap_err();
     assert!(error.to_string().contains("did not answer"), "{error}");
 }
+
+#[tokio::test]
+async fn a_server_that_sends_on_is_followed_and_one_that_sends_in_a_circle_is_left() {
+    let second = natpipe::stun::Server::listen("127.0.0.1:0".parse().unwrap()).start().unwrap();
+    let to = second.addr();
+    let on = |to: SocketAddr| {
+        move |id: TransactionId, _: SocketAddr| -> Answers {
+            let mut out = vec![0; 200];
+            let mut writer = Writer::new(&mut out, Class::Error, BINDING, id).unwrap();
+            writer.error(300, "Try Alternate").unwrap().address(kind::ALTERNATE_SERVER, to).unwrap();
+            let len = writer.finish();
+            out.truncate(len);
+            vec![(NOW, out)]
+        }
+    };
+    let answer = soon("the answer", Client::new().server(server(on(to))).ask()).await.unwrap();
+    assert_eq!(answer.from, to);
+    // Two that send on to each other.
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let first = server(on(socket.local_addr().unwrap()));
+    std::thread::spawn(move || {
+        let mut buf = [0; 1500];
+        while let Ok((len, from)) = socket.recv_from(&mut buf) {
+            let id = Message::parse(&buf[..len]).unwrap().id();
+            socket.send_to(&on(first)(id, from)[0].1, from).unwrap();
+        }
+    });
+    let error = soon("giving up", Client::new().server(first).ask()).await.unwrap_err();
+    assert!(error.to_string().contains("sends on"), "{error}");
+}
