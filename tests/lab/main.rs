@@ -1,5 +1,5 @@
 //! Real sockets through real NATs in network namespaces. Needs the feature `lab`, the programs `ip` and `nft`,
-//! and `/dev/net/tun`; without them every test here fails and says what is missing.
+//! coturn's, and `/dev/net/tun`; without them tests fail and say what is missing.
 
 #![cfg(all(feature = "lab", target_os = "linux"))]
 

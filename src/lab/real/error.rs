@@ -18,12 +18,21 @@ pub enum LabError {
         "cannot make a network namespace: be root, or allow unprivileged user namespaces and enter one before any thread"
     )]
     Namespace(#[source] io::Error),
-    /// `/dev/net/tun` is missing or may not be opened: load the `tun` module, or give the user the right to it.
+    /// `/dev/net/tun` is missing or may not be opened, and NAT64 needs it: load the `tun` module, or give the user the right to it.
     #[error("cannot make a TUN device of {device}")]
     Tun {
         /// Where the kernel offers them.
         device: &'static str,
         /// What it answered.
+        #[source]
+        source: io::Error,
+    },
+    /// There was to be a cable in place of a TUN device, and the system did not let its packets be read.
+    #[error("cannot read the packets of {interface} (tried because there is no TUN device)")]
+    Cable {
+        /// The interface.
+        interface: String,
+        /// What the system answered.
         #[source]
         source: io::Error,
     },

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::backbone::{Port, Prefix, Traffic};
+use super::device::{Device, Workshop};
 use super::direct::{self, Direct};
 use super::gate::Gate;
 use super::host::default_routes;
@@ -34,7 +35,7 @@ pub(crate) struct Inner {
 /// What carries packets between those who are attached.
 enum Core {
     /// Our own, which delays and loses.
-    Pump(Pump),
+    Pump(Pump, Workshop),
     Direct(Direct),
 }
 
@@ -57,7 +58,19 @@ impl Internet {
     /// As for [`new`](Self::new).
     pub fn with_link(link: Link, seed: u64) -> Result<Self, LabError> {
         let pump = Pump::start(CORE, link, seed).map_err(LabError::Runtime)?;
-        Ok(Self::over(Core::Pump(pump), seed))
+        Ok(Self::over(Core::Pump(pump, Workshop::default()), seed))
+    }
+
+    /// As [`with_link`](Self::with_link), but without TUN devices even where there are: packet sockets on veth
+    /// pairs are in their place, as they are wherever `/dev/net/tun` is missing or not allowed. NAT64 alone
+    /// needs it always.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new).
+    pub fn without_tun(link: Link, seed: u64) -> Result<Self, LabError> {
+        let pump = Pump::start(CORE, link, seed).map_err(LabError::Runtime)?;
+        Ok(Self::over(Core::Pump(pump, Workshop::of_cables()), seed))
     }
 
     /// One whose core is the kernel's own router, for figures of throughput: nothing is delayed, lost or
@@ -118,25 +131,29 @@ impl Inner {
         uplink: Uplink,
         metric: usize,
     ) -> Result<Port, LabError> {
-        let pump = match &self.core {
+        let (pump, workshop) = match &self.core {
             Core::Direct(_) if uplink.gate.is_some() => return Err(LabError::Direct),
             Core::Direct(direct) => return direct.attach(space, interface, &uplink, metric),
-            Core::Pump(pump) => pump,
+            Core::Pump(pump, workshop) => (pump, workshop),
         };
-        let tun = space.tun(interface)?;
-        space.ip(&uplink.commands(interface, device(interface), metric))?;
+        let device = workshop.make(space, interface)?;
+        space.ip(&uplink.commands(interface, leads_everywhere(interface), metric))?;
         if uplink.owns {
             space.wait_for_local(&uplink.public)?;
         }
         let mut prefixes = uplink.routed;
         prefixes.extend(uplink.public.iter().copied().map(Prefix::only));
-        pump.attach(tun, prefixes, uplink.gate).map_err(LabError::Runtime)
+        let cable = if let Device::Cable(_, name) = &device { Some(name.clone()) } else { None };
+        let port = pump.attach(device, prefixes, uplink.gate).map_err(LabError::Runtime)?;
+        workshop.attached(port, cable);
+        workshop.wait(port, space, interface)?;
+        Ok(port)
     }
 
     /// The core, where it is our own.
     pub(crate) fn own_core(&self) -> Result<&Pump, LabError> {
         match &self.core {
-            Core::Pump(pump) => Ok(pump),
+            Core::Pump(pump, _) => Ok(pump),
             Core::Direct(_) => Err(LabError::Direct),
         }
     }
@@ -144,7 +161,7 @@ impl Inner {
     /// Delivers what is for this address to that port.
     pub(crate) fn add_address(&self, port: Port, address: IpAddr) -> Result<(), LabError> {
         match &self.core {
-            Core::Pump(pump) => pump.with(|core| core.add_prefix(port, Prefix::only(address))),
+            Core::Pump(pump, _) => pump.with(|core| core.add_prefix(port, Prefix::only(address))),
             Core::Direct(direct) => direct.add_address(port, address)?,
         }
         Ok(())
@@ -153,7 +170,7 @@ impl Inner {
     /// The commands for default routes by an interface that is on the internet.
     pub(crate) fn routes(&self, port: Port, interface: &str, metric: usize) -> String {
         let ways = match &self.core {
-            Core::Pump(_) => device(interface),
+            Core::Pump(..) => leads_everywhere(interface),
             Core::Direct(_) => direct::ways(port, interface),
         };
         let [v4, v6] = ways.map(Some);
@@ -163,14 +180,14 @@ impl Inner {
     /// Waits until an interface that was set up again works.
     pub(crate) fn wait_for_carrier(&self, port: Port, space: &Space, interface: &str) -> Result<(), LabError> {
         match &self.core {
-            Core::Pump(_) => Ok(()),
+            Core::Pump(_, workshop) => workshop.wait(port, space, interface),
             Core::Direct(direct) => direct.wait_for_carrier(port, space, interface),
         }
     }
 }
 
-/// A TUN device leads everywhere by itself.
-fn device(interface: &str) -> [String; 2] {
+/// Our core takes whatever comes by an interface, without being asked for by an address.
+fn leads_everywhere(interface: &str) -> [String; 2] {
     [format!("dev {interface}"), format!("dev {interface}")]
 }
 

@@ -28,10 +28,11 @@
 //!
 //! `kind` names the routers, `rules` writes their rulesets, `plan` gives out addresses, `backbone`
 //! decides about packets in the core, `gate` lets the NAT model translate them, `wire` and `icmp` know their
-//! bytes; `nat64` and its `translator` join the families; `pump` moves them, and `direct` lets the kernel do it; `space`, `internet`, `router` and `host` build namespaces. The programs `ip` and
-//! `nft` are needed, and `/dev/net/tun`.
+//! bytes; `nat64` and its `translator` join the families; `pump` moves them through each `device`, and `direct` lets the kernel do it; `space`, `internet`, `router` and `host` build namespaces. The programs `ip` and
+//! `nft` are needed.
 
 mod backbone;
+mod device;
 mod direct;
 mod error;
 mod gate;

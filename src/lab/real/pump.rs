@@ -12,10 +12,10 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Notify;
 
 use super::backbone::{Backbone, Port, Prefix};
+use super::device::Device;
 use super::gate::Gate;
 use crate::base::task;
 use crate::lab::sim::Link;
-use crate::net::sys::tun::Tun;
 
 /// The largest packet: what an IP header can declare.
 const MAX_PACKET: usize = 1 << 16;
@@ -37,7 +37,7 @@ struct Shared {
 
 struct State {
     backbone: Backbone,
-    devices: HashMap<Port, Arc<AsyncFd<Tun>>>,
+    devices: HashMap<Port, Arc<AsyncFd<Device>>>,
     /// What the timer waits for.
     armed: Option<Duration>,
 }
@@ -53,8 +53,8 @@ impl Pump {
         Ok(Self { shared, runtime: Some(runtime) })
     }
 
-    /// Reads and writes `tun`, which has these addresses, from now on.
-    pub(crate) fn attach(&self, tun: Tun, prefixes: Vec<Prefix>, gate: Option<Gate>) -> io::Result<Port> {
+    /// Reads and writes a device, which has these addresses, from now on.
+    pub(crate) fn attach(&self, device: Device, prefixes: Vec<Prefix>, gate: Option<Gate>) -> io::Result<Port> {
         let Some(handle) = self.runtime.as_ref().map(Runtime::handle) else {
             return Err(io::ErrorKind::NotConnected.into());
         };
@@ -62,7 +62,7 @@ impl Pump {
             let _inside = Handle::enter(handle);
             // Its successor `register` is newer than the oldest tokio that we work with.
             #[allow(deprecated)]
-            Arc::new(AsyncFd::new(tun)?)
+            Arc::new(AsyncFd::new(device)?)
         };
         let port = {
             let mut state = self.shared.lock();
@@ -148,7 +148,7 @@ async fn keep_time(shared: Arc<Shared>) {
 }
 
 /// Reads one device until it is gone.
-async fn read(shared: Arc<Shared>, port: Port, device: Arc<AsyncFd<Tun>>) {
+async fn read(shared: Arc<Shared>, port: Port, device: Arc<AsyncFd<Device>>) {
     let mut buffer = vec![0; MAX_PACKET];
     loop {
         let mut packets = Vec::new();

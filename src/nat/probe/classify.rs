@@ -101,7 +101,8 @@ fn mapping(seen: &Observations) -> Finding<Mapping> {
     let (same, differ) = by_port(&points);
     match (hosts.len(), same, differ) {
         (0, ..) => Finding::Untested(Why::NoAnswer),
-        (_, same, differ) if differ > same => Finding::Known(Mapping::AddressAndPortDependent),
+        // Two random ports out of a small block may be equal by chance; what depends on the address alone never differs.
+        (_, same, differ) if differ > 0 && differ >= same => Finding::Known(Mapping::AddressAndPortDependent),
         (1, ..) => Finding::Untested(Why::OneAddress),
         (_, same, differ) if same > differ => Finding::Known(Mapping::AddressDependent),
         _ => Finding::AtLeast(Mapping::AddressDependent),

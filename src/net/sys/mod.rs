@@ -1,6 +1,8 @@
 //! The system calls that no crate of ours wraps, one file per system, and all of the crate's
 //! `unsafe`.
 
+#[cfg(all(feature = "lab", target_os = "linux"))]
+pub(crate) mod cable;
 #[cfg(target_os = "linux")]
 mod fragment;
 #[cfg(target_os = "linux")]
