@@ -1,5 +1,7 @@
 //! The command as a program sees it: what it reads and writes, and how it ends.
 
+mod nat;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Output, Stdio};

@@ -203,9 +203,26 @@ fn with_two_percent_of_the_packets_lost_every_kind_is_still_told_right() {
         (Kind::PortBlockSymmetric, "nat APDM APDF random"),
         (Kind::Double, "nat EIM APDF equal"),
         (Kind::UdpBlocked, "blocked"),
+        (Kind::Rejecting, "nat EIM APDF equal"),
+        (Kind::SymmetricDescending, "nat APDM APDF independent(-1)"),
+        (Kind::PortBlock, "nat EIM APDF random"),
+        (Kind::Cgnat, "nat EIM EIF equal"),
+        (Kind::DoubleSymmetric, "nat APDM APDF random"),
+        (Kind::OneToOne, "nat EIM EIF equal"),
+        (Kind::OneToOneFirewalled, "nat EIM APDF equal"),
+        (Kind::Hairpin, "nat EIM EIF equal"),
+        (Kind::HairpinInternal, "nat EIM EIF equal"),
+        (Kind::TcpHostile, "nat EIM APDF equal"),
+        (Kind::TcpResetting, "nat EIM APDF equal"),
+        (Kind::ShortLived, "nat EIM APDF equal"),
+        (Kind::V6Firewall, "firewalled APDF"),
+        (Kind::DualStack, "nat EIM APDF equal"),
+        (Kind::PatchbayOpen, "nat EIM EIF equal"),
+        (Kind::PatchbayModerate, "nat EIM APDF equal"),
+        (Kind::PatchbayStrict, "nat APDM APDF random"),
     ];
     let wrong: Vec<String> = thread::scope(|scope| {
-        let parts: Vec<_> = cases.chunks(3).map(|part| scope.spawn(move || lossy(part))).collect();
+        let parts: Vec<_> = cases.chunks(5).map(|part| scope.spawn(move || lossy(part))).collect();
         parts.into_iter().flat_map(|part| part.join().unwrap()).collect()
     });
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

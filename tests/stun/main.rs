@@ -2,6 +2,7 @@
 //! that misbehave.
 
 mod hostile;
+mod report;
 mod serving;
 
 use std::net::SocketAddr;

@@ -50,6 +50,15 @@ fn what_was_not_tested_stays_possible_and_is_not_promised() {
 }
 
 #[test]
+fn a_family_in_which_no_server_could_be_asked_is_not_promised_even_with_an_open_peer() {
+    let open = Entry { translated: Finding::Known(false), ..class("EIF") };
+    let direct = |entry: Entry| of(Method::Direct, between(entry, open.clone()));
+    assert_eq!(direct(class("Random")).works, Works::Yes);
+    let unasked = Entry::untested("eth0", Family::V4, Proto::Udp);
+    assert_eq!((direct(unasked.clone()).works, direct(unasked).reason), (Works::Maybe, Reason::Untested));
+}
+
+#[test]
 fn a_small_block_makes_two_sided_guessing_affordable() {
     let block = |entry: Entry| Entry { ports: Some(Ports::new(40_000, 40_511)), samples: 16, ..entry };
     let small = of(Method::UdpBirthdayBlock, between(block(class("Random")), block(class("ADM"))));

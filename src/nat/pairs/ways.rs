@@ -14,7 +14,9 @@ const AFFORDABLE: u32 = 8192;
 pub enum Method {
     /// One connects to the other, whose address is open or on the same network.
     Direct,
-    /// Both send UDP to what a server saw of the other.
+    /// Both send UDP to what a server saw of the other. A plain Linux router moves a mapping whose peer's packet came
+    /// first, and no report can tell it from others: each side first sends a packet of so few hops that it ends before
+    /// the peer's NAT.
     UdpPunch,
     /// Both open a TCP connection to what a server saw of the other, at the same time.
     TcpPunch,
@@ -141,15 +143,17 @@ fn judge(method: Method, a: &Entry, b: &Entry) -> (Works, Reason) {
     if same_nat(a, b) {
         return behind_one_nat(method, a, b);
     }
+    // Where no server could be asked, not even that the family leads anywhere is known.
+    let heard = a.answered > 0 && b.answered > 0;
     let worst = (Side::of(a, Luck::Worst), Side::of(b, Luck::Worst));
     let best = (Side::of(a, Luck::Best), Side::of(b, Luck::Best));
     if method == Method::UdpBirthdayBlock {
         let packets = packets_for_both(&worst.0, &worst.1);
-        let works = if packets <= AFFORDABLE { Works::Yes } else { Works::Maybe };
+        let works = if heard && packets <= AFFORDABLE { Works::Yes } else { Works::Maybe };
         return (works, Reason::BothGuess { packets });
     }
     let (works, fails) = reasons(method);
-    match (allows(method, &worst.0, &worst.1), allows(method, &best.0, &best.1)) {
+    match (heard && allows(method, &worst.0, &worst.1), allows(method, &best.0, &best.1)) {
         (true, _) => (Works::Yes, works),
         (false, true) => (Works::Maybe, Reason::Untested),
         (false, false) => (Works::No, fails),
