@@ -91,6 +91,13 @@ impl Drop for UnixPath {
     }
 }
 
+/// Sends a datagram at once, also from a socket of which the runtime does not know yet that it can be written to: there
+/// its own `try_send_to` sends nothing.
+#[cfg(feature = "stun")]
+pub(crate) fn send_now(socket: &tokio::net::UdpSocket, bytes: &[u8], to: SocketAddr) -> io::Result<usize> {
+    SockRef::from(socket).send_to(bytes, &to.into())
+}
+
 /// Makes a bound socket listen.
 pub(crate) fn listen(socket: &Socket) -> io::Result<()> {
     socket.listen(BACKLOG)

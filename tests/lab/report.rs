@@ -3,6 +3,7 @@
 //! A line is what stands there (`nat`, `open`, `firewalled`, `blocked`), mapping, filtering (UDP) and the delta of
 //! ports. `NATPIPE_RUNS` says how often each kind is asked, once if it is not set; docs/figures.md has the result of 20.
 
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -136,6 +137,7 @@ kinds! {
     udp_blocked: UdpBlocked, "blocked", "nat EIM equal";
     short_lived: ShortLived, "nat EIM APDF equal", "nat EIM equal";
     v6_firewall: V6Firewall, "firewalled APDF", "untranslated";
+    nat64: Nat64, "firewalled APDF", "untranslated";
     dual_stack: DualStack, "nat EIM APDF equal", "nat EIM equal";
     patchbay_open: PatchbayOpen, "nat EIM EIF equal", "nat EIM equal";
     patchbay_moderate: PatchbayModerate, "nat EIM APDF equal", "nat EIM equal";
@@ -260,6 +262,34 @@ fn hairpinning_is_seen() {
     assert_eq!(hairpin(Kind::Home), Finding::Known(Hairpin::None));
     assert_eq!(hairpin(Kind::Hairpin), Finding::Known(Hairpin::External));
     assert_eq!(hairpin(Kind::HairpinInternal), Finding::Known(Hairpin::Internal));
+}
+
+#[test]
+fn the_way_through_one_home_is_one_nat_and_as_wide_as_its_narrowest_link() {
+    let world = World::new(Link::steady(Duration::ZERO), 1);
+    let router = world.internet.router("home", Kind::Home).unwrap();
+    let host = router.host("host").unwrap();
+    let narrowed = router.run(|| Command::new("ip").args(["link", "set", "wan", "mtu", "1400"]).status().unwrap());
+    assert!(narrowed.success());
+    let entry = world.report_of(&host, Some(Proto::Udp)).entries.remove(0);
+    // The longest of the sizes tried that passes.
+    assert_eq!(entry.mtu, Some(1380));
+    assert_eq!(entry.layers, Finding::Known(Layers::One));
+}
+
+#[test]
+fn the_lifetime_of_a_binding_is_measured() {
+    let world = World::new(Link::steady(Duration::ZERO), 1);
+    let secs = Duration::from_secs;
+    let lifetime = |kind: Kind| {
+        let host = world.internet.behind(kind).unwrap();
+        let prober = || Prober::new(Interface::list().unwrap()).stun(world.servers[0].addr()).family(Family::V4);
+        let report = host.block_on(async { prober().proto(Proto::Udp).ages(&[secs(1), secs(4)]).run().await.unwrap() });
+        report.unwrap().entries[0].lifetime
+    };
+    // An answered binding of the short-lived one is forgotten after two seconds.
+    assert_eq!(lifetime(Kind::ShortLived), Some(secs(1)));
+    assert_eq!(lifetime(Kind::Home), Some(secs(4)));
 }
 
 /// At 50 ms of round trip, both protocols: what it took is printed, and kept in docs/figures.md. No limit is

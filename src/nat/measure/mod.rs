@@ -1,7 +1,9 @@
 //! Waits: the report of this machine: every interface, family and protocol, on real sockets.
 //!
-//! [`Probe`] and [`Lifetime`] decide what is sent; `udp` and `tcp` carry it, `mtu` finds what passes whole.
+//! [`Probe`] and [`Lifetime`] decide what is sent; `udp` and `tcp` carry it, `mtu` finds what passes whole, `hops` asks
+//! the nearest routers who they are.
 
+mod hops;
 mod mtu;
 mod tcp;
 mod udp;
@@ -17,7 +19,7 @@ use tokio::runtime::Handle;
 
 use super::lifetime::{AGES, Lifetime, Lived};
 use super::probe::{Answer, Change, Effect, Probe, Server, Setup, SocketId};
-use super::{Entry, Finding, Proto, Report, Why};
+use super::{Entry, Finding, Layers, Proto, Report, Why};
 use crate::base::task::Nursery;
 use crate::net::{Family, Interface, ResolveError, Resolver, Route};
 use crate::stun::{self, ServerName};
@@ -260,12 +262,16 @@ impl One {
             entries.push(probe.entry());
         }
         let server = lead.map(|(_, server)| server.primary);
-        let (mtu, tcp) = tokio::join!(self.mtu(server), self.tcp(lead));
+        let (mtu, layers, tcp) = tokio::join!(self.mtu(server), self.layers(&entries, server), self.tcp(lead));
         if let Some(udp) = entries.first_mut() {
             udp.mtu = mtu;
+            udp.layers = layers.unwrap_or(udp.layers);
             (self.progress)(Progress::Done(Box::new(udp.clone())));
         }
         entries.extend(tcp);
+        if let (Some(layers), Some(tcp)) = (layers, entries.get_mut(1)) {
+            tcp.layers = layers;
+        }
         self.note_external(&entries);
         if let Some(entry) = entries.iter_mut().find(|entry| entry.proto == Proto::Udp && entry.answered > 0) {
             self.age(entry).await;
@@ -296,6 +302,15 @@ impl One {
             return None;
         }
         mtu::measure(&self.route, server?).await
+    }
+
+    /// Where the addresses alone do not tell how many NATs there are, the routers may; as [`mtu`](Self::mtu) in time.
+    async fn layers(&self, entries: &[Entry], server: Option<SocketAddr>) -> Option<Finding<Layers>> {
+        let unclear = |entry: &Entry| entry.layers == Finding::Untested(Why::NoRouterAddress);
+        if !entries.iter().any(unclear) {
+            return None;
+        }
+        hops::layers(&self.route, server?).await
     }
 
     /// With a server that UDP has found the tests begin at once; if it does not answer over TCP, others are looked for.

@@ -53,7 +53,7 @@ async fn ask(route: &Route, server: SocketAddr) -> io::Result<Option<u16>> {
         let sent: Vec<_> = requests.values().filter(|(size, _)| best.is_none_or(|best| *size > best)).collect();
         for (_, bytes) in sent {
             // One that is too long for the card is refused at once.
-            let _ = socket.try_send_to(bytes, server);
+            let _ = socket::send_now(&socket, bytes, server);
         }
         let until = Instant::now() + APART;
         listen(&socket, server, &requests, until, &mut best).await;

@@ -67,8 +67,8 @@ fn open(route: &Route, port: u16) -> io::Result<(UdpSocket, SocketAddr)> {
 
 /// A packet that can not be sent now is as good as lost; the test repeats it.
 fn send(test: &mut impl Asking, begun: Instant, sockets: &BTreeMap<SocketId, UdpSocket>, transmit: &Transmit) {
-    let (Some(socket), Some(bytes)) = (sockets.get(&transmit.socket), words::encode(transmit)) else { return };
-    if let Err(error) = socket.try_send_to(&bytes, transmit.to) {
+    let (Some(from), Some(bytes)) = (sockets.get(&transmit.socket), words::encode(transmit)) else { return };
+    if let Err(error) = socket::send_now(from, &bytes, transmit.to) {
         tracing::debug!(%error, to = %transmit.to, "sending");
         if is_hopeless(&error) {
             test.handle_failed(begun.elapsed(), transmit.id);

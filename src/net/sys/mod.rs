@@ -5,6 +5,8 @@
 pub(crate) mod cable;
 #[cfg(all(feature = "stun", target_os = "linux"))]
 mod fragment;
+#[cfg(all(feature = "stun", target_os = "linux"))]
+mod hops;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(all(feature = "lab", target_os = "linux"))]
@@ -20,10 +22,12 @@ pub(crate) mod tun;
 
 #[cfg(all(feature = "stun", target_os = "linux"))]
 pub(crate) use fragment::never_fragment;
+#[cfg(all(feature = "stun", target_os = "linux"))]
+pub(crate) use hops::{keep_errors, take_error};
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{links, route_table};
 #[cfg(all(feature = "stun", not(target_os = "linux")))]
-pub(crate) use other::never_fragment;
+pub(crate) use other::{keep_errors, never_fragment, take_error};
 #[cfg(not(target_os = "linux"))]
 pub(crate) use other::{links, route_table};
 #[cfg(unix)]

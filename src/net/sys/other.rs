@@ -32,3 +32,13 @@ pub(crate) fn route_table(_family: Family) -> Option<String> {
 pub(crate) fn never_fragment(_socket: &impl Sized, _family: Family) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
+
+/// Not done here: how many NATs stand in a row is then not told by the hops.
+pub(crate) fn keep_errors(_socket: &impl Sized, _family: Family) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// As [`keep_errors`].
+pub(crate) fn take_error(_socket: &impl Sized, _family: Family) -> io::Result<Option<std::net::IpAddr>> {
+    Err(io::ErrorKind::Unsupported.into())
+}

@@ -57,9 +57,9 @@ fn open(family: Family, route: Option<&Route>) -> Result<UdpSocket, SocketError>
 /// Sends what is due. What can not be sent now counts as lost, what never can as a failure.
 fn transmit(query: &mut Query, sockets: &[(Family, UdpSocket)]) {
     while let Some(transmit) = query.poll_transmit() {
-        let socket = sockets.iter().find(|(family, _)| *family == Family::of(transmit.to.ip()));
-        let sent = match socket {
-            Some((_, socket)) => socket.try_send_to(&transmit.bytes, transmit.to),
+        let from = sockets.iter().find(|(family, _)| *family == Family::of(transmit.to.ip()));
+        let sent = match from {
+            Some((_, socket)) => socket::send_now(socket, &transmit.bytes, transmit.to),
             None => Err(io::ErrorKind::AddrNotAvailable.into()),
         };
         match sent {
