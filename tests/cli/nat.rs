@@ -91,3 +91,35 @@ fn wrong_usage_of_nat_is_exit_status_2() {
         assert_eq!(run(args).status.code(), Some(2), "{args:?}");
     }
 }
+
+#[test]
+fn interfaces_learn_their_external_addresses_each_through_itself() {
+    let server = Running::listening(&["stun-server", "--listen", "127.0.0.1:0"]);
+    let output = run(&["interfaces", "--external", "--stun", &server.local, "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let rows = json(&output);
+    for row in rows.as_array().unwrap() {
+        let loopback = row["flags"]["loopback"] == true;
+        for route in row["routes"].as_array().unwrap().iter().filter(|route| route["family"] == "v4") {
+            // The server is on loopback: no other interface leads to it.
+            let expected = if loopback { serde_json::json!(["127.0.0.1"]) } else { Value::Null };
+            assert_eq!(route["external"], expected, "{row:#}");
+        }
+    }
+    let (_udp, _tcp, nobody) = silent();
+    let output = run(&["interfaces", "--external", "--stun", &nobody]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("no STUN server answered"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_stun_server_that_can_not_listen_says_where_and_why() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let at = taken.local_addr().unwrap().to_string();
+    let output = run(&["stun-server", "--listen", &at]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains(&at), "{}", text(&output.stderr));
+    let alone = run(&["stun-server", "--listen", "[::1]:0", "--listen2", "127.0.0.2:0"]);
+    assert!(text(&alone.stderr).contains("needs a --listen of its family"), "{}", text(&alone.stderr));
+    assert_eq!(run(&["stun-server", "--listen", "nowhere"]).status.code(), Some(2));
+}

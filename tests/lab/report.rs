@@ -303,3 +303,21 @@ fn a_full_report_is_quick() {
     println!("a full report at 50 ms took {:?}", begun.elapsed());
     assert_eq!(report.entries.len(), 2);
 }
+
+/// What the README shows of `natpipe nat` is what it says behind a home router, but for the ports that it happened to see.
+#[test]
+fn the_command_says_what_the_readme_shows() {
+    let world = World::new(Link::steady(Duration::ZERO), 1);
+    let host = world.internet.behind(Kind::Home).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_natpipe"));
+    let output = host.output(command.args(["nat", "--stun", &world.servers[0].addr().to_string()])).unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let readme = include_str!("../../README.md");
+    let shown = readme.split("```text\neth0").nth(1).unwrap().split("```").next().unwrap();
+    let without_ports = |line: &str| line.split(", seen 1").next().unwrap_or_default().to_owned();
+    for line in format!("eth0{shown}").lines().filter(|line| *line != "…") {
+        let wanted = without_ports(line);
+        assert!(said.lines().any(|line| without_ports(line) == wanted), "`{wanted}` is not in\n{said}");
+    }
+}
