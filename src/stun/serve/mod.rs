@@ -18,6 +18,9 @@ use crate::base::task::Nursery;
 use crate::net::socket;
 use crate::net::{SocketError, SocketOptions, SocketStep};
 
+/// How many ports of the kernel's choice are tried until one is free over UDP and TCP, and at the other address.
+const PORTS_TRIED: usize = 16;
+
 /// Why a server could not begin.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -71,7 +74,7 @@ impl ServerBuilder {
     /// [`ServeError`].
     pub fn start(self) -> Result<Server, ServeError> {
         let runtime = Handle::try_current().map_err(|_| ServeError::NoRuntime)?;
-        let sockets = self.bind()?;
+        let sockets = self.bind_free()?;
         let at = |corner| sockets.iter().find(|bound| bound.corner == corner).map(|bound| bound.addr);
         let addresses = match (at(Corner::ALL[0]), at(Corner::ALL[3])) {
             (Some(primary), Some(alternate)) => Addresses::two(primary, alternate)?,
@@ -82,6 +85,22 @@ impl ServerBuilder {
         let binding = Binding::new(addresses, self.limits, [random.next_u64(), random.next_u64()], Instant::now());
         let addrs = sockets.iter().map(|bound| bound.addr).collect();
         Ok(Server::run(&runtime, binding, sockets, addrs))
+    }
+
+    /// A port of the kernel's choice is free for one socket; for all of them others may have to be tried.
+    fn bind_free(&self) -> Result<Vec<Bound>, ServeError> {
+        let free = |addr: SocketAddr| addr.port() == 0;
+        let tries = if free(self.listen) || self.listen2.is_some_and(free) { PORTS_TRIED } else { 1 };
+        let mut bound = self.bind();
+        for _ in 1..tries {
+            match &bound {
+                Err(ServeError::Socket(error)) if error.source.kind() == std::io::ErrorKind::AddrInUse => {
+                    bound = self.bind()
+                }
+                _ => break,
+            }
+        }
+        bound
     }
 
     fn bind(&self) -> Result<Vec<Bound>, ServeError> {
