@@ -9,6 +9,7 @@
 //! | [`nat`] | how a NAT behaves: a model, probing, classification, prediction, pairs; no I/O yet |
 //! | [`net`] | what this machine has: interfaces, routes, name resolution, sockets |
 //! | [`pipe`] | [`Pipe`], [`pipe_open`], [`NetConf`]: streams and datagrams, callbacks and queues, links |
+//! | `punch` | hole punching, UDP (ICE) and TCP (simultaneous open), over any ordered channel (feature `punch`) |
 //! | `stun` | STUN messages, what clients and servers decide; no I/O yet (feature `stun`) |
 
 mod base;
@@ -17,6 +18,8 @@ pub mod lab;
 pub mod nat;
 pub mod net;
 pub mod pipe;
+#[cfg(feature = "punch")]
+pub mod punch;
 #[cfg(feature = "stun")]
 pub mod stun;
 

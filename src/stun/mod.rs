@@ -37,6 +37,8 @@ pub use attribute::{
     BINDING, Change, Class, ErrorCode, HEADER_LEN, MAGIC_COOKIE, MAX_MESSAGE_LEN, TransactionId, kind,
 };
 pub use build::{NoRoom, Writer};
+#[cfg(feature = "punch")]
+pub(crate) use client::drive_from;
 pub(crate) use client::resolve;
 pub use client::{AskError, Asked, Client, PORT, ServerName, ServerNameError, TLS_PORT};
 pub use credentials::{Challenge, Credentials, Proof};

@@ -10,6 +10,7 @@ mod kinds;
 mod link;
 mod ordinary;
 mod prober;
+mod punch;
 mod report;
 
 natpipe::lab_tests!();

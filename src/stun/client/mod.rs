@@ -20,6 +20,8 @@ use crate::net::{Family, Resolver, Route, SocketError};
 use crate::pipe::tls::TlsClient;
 pub(crate) use servers::resolve;
 pub use servers::{PORT, ServerName, ServerNameError, TLS_PORT};
+#[cfg(feature = "punch")]
+pub(crate) use udp::drive_from;
 
 /// Between asking one server and the next: close enough that a dead one costs little.
 const STAGGER: Duration = Duration::from_millis(100);

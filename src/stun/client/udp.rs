@@ -13,7 +13,7 @@ use crate::net::{Family, Local, Route, SocketError, SocketOptions, SocketStep, s
 /// Room for an answer: longer ones are cut off, and then malformed.
 const ROOM: usize = 2048;
 
-/// Drives the query until it is over.
+/// Drives the query until it is over, from a socket of its own for each family.
 ///
 /// # Errors
 /// No socket can be made in any family.
@@ -32,10 +32,17 @@ pub(super) async fn drive(query: &mut Query, servers: &[SocketAddr], route: Opti
     if let (true, Some(error)) = (sockets.is_empty(), refused) {
         return Err(error);
     }
+    let sockets: Vec<(Family, &UdpSocket)> = sockets.iter().map(|(family, socket)| (*family, socket)).collect();
+    drive_from(query, &sockets).await;
+    Ok(())
+}
+
+/// The same from these sockets, at most one of each family. Packets of others that come to them are dropped.
+pub(crate) async fn drive_from(query: &mut Query, sockets: &[(Family, &UdpSocket)]) {
     let (mut first, mut second) = ([0; ROOM], [0; ROOM]);
     loop {
-        transmit(query, &sockets);
-        let Some(next) = query.poll_timeout() else { return Ok(()) };
+        transmit(query, sockets);
+        let Some(next) = query.poll_timeout() else { return };
         tokio::select! {
             (len, from) = receive(sockets.first(), &mut first) => { query.handle_packet(Instant::now(), from, &first[..len]); }
             (len, from) = receive(sockets.get(1), &mut second) => { query.handle_packet(Instant::now(), from, &second[..len]); }
@@ -55,7 +62,7 @@ fn open(family: Family, route: Option<&Route>) -> Result<UdpSocket, SocketError>
 }
 
 /// Sends what is due. What can not be sent now counts as lost, what never can as a failure.
-fn transmit(query: &mut Query, sockets: &[(Family, UdpSocket)]) {
+fn transmit(query: &mut Query, sockets: &[(Family, &UdpSocket)]) {
     while let Some(transmit) = query.poll_transmit() {
         let from = sockets.iter().find(|(family, _)| *family == Family::of(transmit.to.ip()));
         let sent = match from {
@@ -71,7 +78,7 @@ fn transmit(query: &mut Query, sockets: &[(Family, UdpSocket)]) {
 }
 
 /// The next packet. An error is an earlier packet's (ICMP), which the timers take care of.
-async fn receive(socket: Option<&(Family, UdpSocket)>, buf: &mut [u8]) -> (usize, SocketAddr) {
+async fn receive(socket: Option<&(Family, &UdpSocket)>, buf: &mut [u8]) -> (usize, SocketAddr) {
     let Some((_, socket)) = socket else { return std::future::pending().await };
     loop {
         match socket.recv_from(buf).await {

@@ -1,0 +1,213 @@
+//! Decides: what peers say over the channel, as bytes; what a stranger may say is checked here.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::nat::Proto;
+
+/// The longest message.
+pub(super) const MOST: usize = 4096;
+
+/// Candidates that are taken of a peer; more are an attempt to make us spray.
+pub(super) const CANDIDATES: usize = 16;
+
+const VERSION: u8 = 1;
+
+/// Where a peer may be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Candidate {
+    pub(super) proto: Proto,
+    pub(super) kind: CandidateKind,
+    pub(super) addr: SocketAddr,
+}
+
+/// RFC 8445 section 4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CandidateKind {
+    Host,
+    ServerReflexive,
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Message {
+    /// What a peer offers: its secrets and its candidates. `tie` decides who controls.
+    Offer { tie: u64, ufrag: String, password: String, candidates: Vec<Candidate> },
+    /// To be answered at once.
+    Ping,
+    /// The answer.
+    Pong,
+    /// Begin now: the sender begins half a round trip later.
+    Go,
+}
+
+/// A message that is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the peer's message can not be read: it may be of another version")]
+pub struct MessageError;
+
+impl Message {
+    pub(super) fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        out.put_u8(VERSION);
+        match self {
+            Self::Offer { tie, ufrag, password, candidates } => {
+                out.put_u8(1);
+                out.put_u64(*tie);
+                for text in [ufrag, password] {
+                    out.put_u8(text.len() as u8);
+                    out.put_slice(text.as_bytes());
+                }
+                out.put_u8(candidates.len() as u8);
+                candidates.iter().for_each(|candidate| candidate.encode(&mut out));
+            }
+            Self::Ping => out.put_u8(2),
+            Self::Pong => out.put_u8(3),
+            Self::Go => out.put_u8(4),
+        }
+        out.freeze()
+    }
+
+    /// Reads a message. Candidates that can be nobody's, or this machine's own alone, are left out.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
+        let mut input = Input(bytes);
+        if input.byte()? != VERSION {
+            return Err(MessageError);
+        }
+        let message = match input.byte()? {
+            1 => Self::offer(&mut input)?,
+            2 => Self::Ping,
+            3 => Self::Pong,
+            4 => Self::Go,
+            _ => return Err(MessageError),
+        };
+        if input.0.is_empty() { Ok(message) } else { Err(MessageError) }
+    }
+
+    fn offer(input: &mut Input<'_>) -> Result<Self, MessageError> {
+        let tie = u64::from_be_bytes(input.take()?);
+        let (ufrag, password) = (input.text(4)?, input.text(22)?);
+        let count = usize::from(input.byte()?);
+        let mut candidates = Vec::new();
+        for _ in 0..count {
+            let candidate = Candidate::decode(input)?;
+            if candidate.is_usable() && candidates.len() < CANDIDATES && !candidates.contains(&candidate) {
+                candidates.push(candidate);
+            }
+        }
+        Ok(Self::Offer { tie, ufrag, password, candidates })
+    }
+}
+
+impl Candidate {
+    fn encode(&self, out: &mut BytesMut) {
+        let proto = if self.proto == Proto::Tcp { 1 } else { 0 };
+        let kind = if self.kind == CandidateKind::ServerReflexive { 2 } else { 0 };
+        let family = if self.addr.is_ipv6() { 4 } else { 0 };
+        out.put_u8(proto | kind | family);
+        match self.addr.ip() {
+            IpAddr::V4(ip) => out.put_slice(&ip.octets()),
+            IpAddr::V6(ip) => out.put_slice(&ip.octets()),
+        }
+        out.put_u16(self.addr.port());
+    }
+
+    fn decode(input: &mut Input<'_>) -> Result<Self, MessageError> {
+        let flags = input.byte()?;
+        if flags & !7 != 0 {
+            return Err(MessageError);
+        }
+        let ip: IpAddr = match flags & 4 {
+            0 => Ipv4Addr::from(input.take::<4>()?).into(),
+            _ => Ipv6Addr::from(input.take::<16>()?).into(),
+        };
+        let port = u16::from_be_bytes(input.take()?);
+        Ok(Self {
+            proto: if flags & 1 == 1 { Proto::Tcp } else { Proto::Udp },
+            kind: if flags & 2 == 2 { CandidateKind::ServerReflexive } else { CandidateKind::Host },
+            addr: SocketAddr::new(ip, port),
+        })
+    }
+
+    /// Whether packets may be sent there on a stranger's word.
+    fn is_usable(&self) -> bool {
+        let ip = self.addr.ip();
+        let nobody = ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || self.addr.port() == 0;
+        let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+        let mapped = matches!(ip, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some());
+        let link = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+        !(nobody || broadcast || mapped || link)
+    }
+}
+
+struct Input<'a>(&'a [u8]);
+
+impl Input<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], MessageError> {
+        let (taken, rest) = self.0.split_first_chunk::<N>().ok_or(MessageError)?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    fn byte(&mut self) -> Result<u8, MessageError> {
+        Ok(self.take::<1>()?[0])
+    }
+
+    /// Characters of ICE's alphabet (RFC 8445 section 5.3), at least so many.
+    fn text(&mut self, least: usize) -> Result<String, MessageError> {
+        let len = usize::from(self.byte()?);
+        if len < least || self.0.len() < len {
+            return Err(MessageError);
+        }
+        let (text, rest) = self.0.split_at(len);
+        self.0 = rest;
+        let good = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'+' || *byte == b'/';
+        if !text.iter().all(good) {
+            return Err(MessageError);
+        }
+        String::from_utf8(text.to_vec()).map_err(|_| MessageError)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(addr: &str) -> Candidate {
+        Candidate { proto: Proto::Udp, kind: CandidateKind::Host, addr: addr.parse().unwrap() }
+    }
+
+    fn offer(candidates: Vec<Candidate>) -> Message {
+        Message::Offer { tie: 7, ufrag: "abcd".into(), password: "p".repeat(22), candidates }
+    }
+
+    #[test]
+    fn each_message_is_read_as_it_was_written() {
+        let tcp = Candidate { proto: Proto::Tcp, kind: CandidateKind::ServerReflexive, ..candidate("[2001:db8::1]:5") };
+        for message in [offer(vec![candidate("192.0.2.1:9"), tcp]), Message::Ping, Message::Pong, Message::Go] {
+            assert_eq!(Message::decode(&message.encode()), Ok(message));
+        }
+    }
+
+    #[test]
+    fn nothing_that_is_cut_or_longer_or_newer_is_read() {
+        let whole = offer(vec![candidate("192.0.2.1:9")]).encode();
+        for len in 0..whole.len() {
+            assert_eq!(Message::decode(&whole[..len]), Err(MessageError), "{len}");
+        }
+        assert_eq!(Message::decode(&[&whole[..], &[0]].concat()), Err(MessageError));
+        assert_eq!(Message::decode(&[2, 2]), Err(MessageError));
+    }
+
+    #[test]
+    fn candidates_that_are_nobodys_or_too_many_are_left_out() {
+        let bad =
+            ["127.0.0.1:5", "224.0.0.1:5", "0.0.0.0:5", "255.255.255.255:5", "192.0.2.1:0", "[::1]:5", "[fe80::1]:5"];
+        let mut all: Vec<Candidate> = bad.map(candidate).to_vec();
+        all.extend((1..=40).map(|port| candidate(&format!("192.0.2.1:{port}"))));
+        let Ok(Message::Offer { candidates, .. }) = Message::decode(&offer(all).encode()) else { panic!() };
+        assert_eq!(candidates.len(), CANDIDATES);
+        assert!(candidates.iter().all(|candidate| candidate.addr.ip().to_string() == "192.0.2.1"));
+    }
+}
