@@ -97,9 +97,10 @@ type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// use natpipe::{Interface, nat::Prober};
+/// use natpipe::{Interface, nat::Prober, stun::ServerName};
 ///
-/// let report = Prober::new(Interface::list()?).stun("stun.example:3478".parse()?).run().await?;
+/// let server: ServerName = "stun.example:3478".parse()?;
+/// let report = Prober::new(Interface::list()?).stun(server).run().await?;
 /// for entry in &report.entries {
 ///     println!("{} {} {}: {:?}", entry.interface, entry.family, entry.proto, entry.kind());
 /// }

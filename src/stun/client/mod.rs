@@ -85,10 +85,12 @@ pub struct Asked {
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// use natpipe::{Family, Interface, stun::Client};
+/// use natpipe::stun::{Client, ServerName};
+/// use natpipe::{Family, Interface};
 ///
 /// let route = Interface::default_for(Family::V4)?.route(Family::V4)?;
-/// let answer = Client::new().server("stun.example".parse()?).route(&route).ask().await?;
+/// let server: ServerName = "stun.example".parse()?;
+/// let answer = Client::new().server(server).route(&route).ask().await?;
 /// println!("the world sees {} at {}", route.nic()[0], answer.mapped);
 /// # Ok(()) }
 /// ```
