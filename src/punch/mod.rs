@@ -7,10 +7,11 @@
 //! tcp       connects and accepts on one port, again 10 ms after each refusal ─► one connection, chosen by both
 //! ```
 //!
-//! `message` decides what is said; `channel`, `gather`, `udp` and `tcp` wait.
+//! `message` decides what is said; `channel`, `gather`, `udp`, `tcp` and `hole` (the pipe) wait.
 
 mod channel;
 mod gather;
+mod hole;
 mod message;
 mod tcp;
 mod udp;
@@ -21,13 +22,14 @@ use std::time::{Duration, Instant};
 
 use is::IceCreds;
 use rand::Rng as _;
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use crate::nat::Proto;
 use crate::net::{Route, SocketError};
 pub use channel::{Channel, PipeChannel};
 use gather::Gathered;
+pub use hole::UdpHole;
 pub use message::MessageError;
 use message::{Candidate, Message};
 
@@ -84,14 +86,8 @@ pub enum PunchError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Hole {
-    /// A socket of ours, and the peer's address that it reaches: nominated by ICE at both ends. A datagram that is no
-    /// STUN message is the peer's.
-    Udp {
-        /// The socket.
-        socket: UdpSocket,
-        /// The peer.
-        peer: SocketAddr,
-    },
+    /// A socket of ours, and the peer's address that it reaches, nominated by ICE at both ends.
+    Udp(Box<UdpHole>),
     /// A connection, the same one at both ends.
     Tcp {
         /// The connection.
