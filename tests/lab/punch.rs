@@ -57,7 +57,9 @@ fn punch(middle: &Middle, over: Over, hosts: [&Host; 2], limit: Duration) -> [Re
             let (host, door, stun) = (hosts[end], middle.doors[end], middle.stun);
             scope.spawn(move || {
                 host.block_on(async {
-                    let pipe = pipe_open(Proto::Tcp).dest(door).await.unwrap();
+                    // A lost SYN is repeated after a second, and then after two more.
+                    let conf = NetConf::default().con_timeout(SOON);
+                    let pipe = pipe_open(Proto::Tcp).dest(door).conf(conf).await.unwrap();
                     let mut channel = PipeChannel::new(pipe).await;
                     let routes = Interface::list().unwrap().into_iter().filter_map(|i| i.route(Family::V4).ok());
                     let routes = routes.filter(|route| !route.nic()[0].is_loopback());
@@ -142,7 +144,7 @@ fn homes(over: Over, delay: Duration, loss: f64) {
     let internet = Internet::with_link(Link { loss, ..Link::steady(delay) }, 7).unwrap();
     let middle = middle(&internet);
     let (a, b) = (internet.behind(Kind::Home).unwrap(), internet.behind(Kind::Home).unwrap());
-    let runs = super::report::runs();
+    let runs = super::report::runs().max(3);
     let mut took = Vec::new();
     for run in 0..runs {
         match punch(&middle, over, [&a, &b], SOON) {
@@ -153,7 +155,9 @@ fn homes(over: Over, delay: Duration, loss: f64) {
     took.sort();
     let of = |part: usize| took.get((took.len() * part / 100).min(took.len().saturating_sub(1)));
     println!("{over} {delay:?} {loss}: {} of {runs}, median {:?}, 99th {:?}", took.len(), of(50), of(99));
-    assert!(took.len() * 100 >= runs * 98, "{} of {runs}", took.len());
+    // Where packets are lost, one of a few may fail; of many, two in a hundred.
+    let failed = runs - took.len();
+    assert!(failed <= (runs / 50).max(usize::from(loss > 0.0)), "{failed} of {runs} failed");
 }
 
 #[test]
