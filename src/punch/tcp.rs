@@ -15,8 +15,10 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
-use super::gather::{TcpBase, shared};
-use super::{Agreed, Hole};
+use super::Hole;
+use super::agree::Agreed;
+use super::gather::{Gathered, shared};
+use super::plan::Plan;
 use crate::base::task::Nursery;
 use crate::net::{Local, socket};
 
@@ -49,10 +51,10 @@ struct Proofs {
 }
 
 /// Connects and accepts until one connection is chosen; it is for the caller to give up.
-pub(super) async fn dig(bases: Vec<TcpBase>, agreed: Agreed) -> (Hole, SocketAddr, SocketAddr, u32) {
+pub(super) async fn dig(gathered: Gathered, agreed: Agreed, plan: &Plan) -> (Hole, SocketAddr, SocketAddr, u32) {
     let attempts = Arc::new(AtomicU32::new(0));
     let mut making = Nursery::new(&Handle::current());
-    for base in &bases {
+    for base in &gathered.tcp {
         if let Ok(listener) = listen(&base.local) {
             making.begin(accept(listener));
         }
@@ -60,6 +62,7 @@ pub(super) async fn dig(bases: Vec<TcpBase>, agreed: Agreed) -> (Hole, SocketAdd
             making.begin(connect(base.local.clone(), candidate.addr, 0, attempts.clone()));
         }
     }
+    let _ = plan;
     let proofs = Arc::new(Proofs::new(&agreed.ours, &agreed.theirs));
     let (local, peer, stream) = choose(making, proofs, agreed.controlling, &attempts).await;
     (Hole::Tcp { stream }, local, peer, attempts.load(Ordering::Relaxed))

@@ -11,9 +11,9 @@ use natpipe::{Family, Interface, NetConf, Proto, pipe_open};
 
 /// Where both meet: a STUN server, and two ports of which what comes in by one goes out by the other.
 struct Middle {
-    stun: SocketAddr,
+    stun: [SocketAddr; 2],
     doors: [SocketAddr; 2],
-    _server: Server,
+    _servers: [Server; 2],
     _runtime: tokio::runtime::Runtime,
     _host: Host,
 }
@@ -22,9 +22,9 @@ fn middle(internet: &Internet) -> Middle {
     let host = internet.host("middle").unwrap();
     let runtime = host.runtime().unwrap();
     let ip = host.v4().unwrap();
-    let server = host.run(|| {
+    let servers = host.run(|| {
         let _inside = runtime.enter();
-        Server::listen((ip, 3478).into()).start().unwrap()
+        [3478, 3479].map(|port| Server::listen((ip, port).into()).tcp(true).start().unwrap())
     });
     let (tell, told) = std::sync::mpsc::channel();
     runtime.spawn(async move {
@@ -37,7 +37,8 @@ fn middle(internet: &Internet) -> Middle {
         }
     });
     let doors = told.recv().unwrap();
-    Middle { stun: server.addr(), doors, _server: server, _runtime: runtime, _host: host }
+    let stun = [servers[0].addr(), servers[1].addr()];
+    Middle { stun, doors, _servers: servers, _runtime: runtime, _host: host }
 }
 
 /// What is left to look at when the hole has become a pipe.
@@ -63,7 +64,8 @@ fn punch(middle: &Middle, over: Over, hosts: [&Host; 2], limit: Duration) -> [Re
                     let mut channel = PipeChannel::new(pipe).await;
                     let routes = Interface::list().unwrap().into_iter().filter_map(|i| i.route(Family::V4).ok());
                     let routes = routes.filter(|route| !route.nic()[0].is_loopback());
-                    let puncher = routes.fold(Puncher::new().stun(stun).limit(limit), |p, route| p.route(&route));
+                    let puncher = routes
+                        .fold(Puncher::new().stun(stun[0]).stun(stun[1]).limit(limit), |p, route| p.route(&route));
                     Ok(greet(puncher.punch(over, &mut channel).await?).await)
                 })
                 .unwrap()
@@ -129,6 +131,13 @@ pairs! {
     udp_restricted_x_symmetric: Udp, Restricted x SymmetricRandom;
     udp_full_cone_x_symmetric: Udp, FullCone x SymmetricRandom;
     udp_double_x_home: Udp, Double x Home;
+    udp_home_x_symmetric: Udp, Home x SymmetricRandom;
+    udp_symmetric_x_linux: Udp, SymmetricRandom x Linux;
+    udp_firewall_x_counting: Udp, Firewall x SymmetricSequential;
+    udp_home_x_block: Udp, Home x PortBlockSymmetric;
+    udp_counting_x_counting: Udp, SymmetricSequential x SymmetricSequential;
+    udp_block_x_block: Udp, PortBlockSymmetric x PortBlockSymmetric;
+    udp_block_x_counting: Udp, PortBlockSymmetric x SymmetricSequential;
     tcp_home_x_home: Tcp, Home x Home;
     tcp_linux_x_linux: Tcp, Linux x Linux;
     tcp_home_x_linux: Tcp, Home x Linux;
