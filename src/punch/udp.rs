@@ -20,6 +20,7 @@ use super::hole::UdpHole;
 use super::message::{Candidate, CandidateKind};
 use super::plan::Plan;
 use super::volley::Volley;
+use crate::nat::Proto;
 use crate::net::Local;
 use crate::net::socket::send_now;
 use crate::stun::is_stun;
@@ -64,7 +65,7 @@ fn send_near(socket: &UdpSocket, bytes: &[u8], to: SocketAddr, hops: u8) {
 /// other end may still need answers, and both go on proving that they are there.
 pub(super) async fn dig(gathered: Gathered, agreed: Agreed, plan: &Plan) -> (Hole, SocketAddr, SocketAddr, u32) {
     let check = check(&agreed);
-    let volley = Volley::of(plan, agreed.round_trip, Instant::now());
+    let volley = Volley::of(Proto::Udp, plan, agreed.round_trip, Instant::now());
     let (hops, shaped) = (gathered.hops, gathered.shaped);
     let many = match plan {
         Plan::Open { sockets, .. } | Plan::Cross { sockets, .. } => open(&gathered, *sockets),

@@ -144,6 +144,14 @@ pairs! {
     tcp_rejecting_x_rejecting: Tcp, Rejecting x Rejecting;
     tcp_home_x_open: Tcp, Home x Open;
     tcp_full_cone_x_symmetric: Tcp, FullCone x SymmetricRandom;
+    tcp_home_x_symmetric: Tcp, Home x SymmetricRandom;
+    tcp_symmetric_x_linux: Tcp, SymmetricRandom x Linux;
+    tcp_rejecting_x_symmetric: Tcp, Rejecting x SymmetricRandom;
+    tcp_firewall_x_counting: Tcp, Firewall x SymmetricSequential;
+    tcp_linux_x_counting: Tcp, Linux x SymmetricSequential;
+    tcp_home_x_block: Tcp, Home x PortBlockSymmetric;
+    tcp_linux_x_block: Tcp, Linux x PortBlockSymmetric;
+    tcp_counting_x_counting: Tcp, SymmetricSequential x SymmetricSequential;
     tcp_double_x_home: Tcp, Double x Home;
 }
 
