@@ -30,8 +30,8 @@ pub(super) struct Agreed {
     pub(super) candidates: Vec<Candidate>,
     /// Of the peer.
     pub(super) shape: Option<Shape>,
-    /// Over the channel; unknown to the end that does not control.
-    pub(super) round_trip: Option<Duration>,
+    /// Over the channel, as the end that controls has measured it.
+    pub(super) round_trip: Duration,
 }
 
 /// Where a conversation stands.
@@ -91,7 +91,7 @@ pub(super) async fn agree<G: Future<Output = Result<Gathered, PunchError>>>(
                 ready(found, candidates);
             }
             if let (true, Some(round_trip)) = (heard.controls(tie), heard.round_trip) {
-                say(channel, &Message::Go, "saying go").await?;
+                say(channel, &Message::Go { round_trip }, "saying go").await?;
                 sleep(round_trip / 2).await;
                 heard.go = true;
             }
@@ -101,7 +101,7 @@ pub(super) async fn agree<G: Future<Output = Result<Gathered, PunchError>>>(
     let (Some(gathered), Some((_, theirs)), Some((candidates, shape))) = (gathered, heard.hello, heard.offer) else {
         return Err(PunchError::OutOfTurn("beginning"));
     };
-    let round_trip = heard.round_trip;
+    let round_trip = heard.round_trip.unwrap_or_default();
     Ok((gathered, Agreed { controlling, tie, ours, theirs, candidates, shape, round_trip }))
 }
 
@@ -137,7 +137,9 @@ impl Heard {
             Message::Offer { candidates, shape } if self.hello.is_some() && self.offer.is_none() => {
                 self.offer = Some((candidates, shape));
             }
-            Message::Go if !controls && self.offer.is_some() => self.go = true,
+            Message::Go { round_trip } if !controls && self.offer.is_some() => {
+                (self.go, self.round_trip) = (true, Some(round_trip.min(SILENCE)));
+            }
             _ => return Err(PunchError::OutOfTurn(doing)),
         }
         Ok(false)

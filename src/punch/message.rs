@@ -1,6 +1,7 @@
 //! Decides: what peers say over the channel, as bytes; what a stranger may say is checked here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -41,8 +42,8 @@ pub(super) enum Message {
     Pong,
     /// Where the sender may be reached, and what its NAT does.
     Offer { candidates: Vec<Candidate>, shape: Option<Shape> },
-    /// Begin now: the sender begins half a round trip later.
-    Go,
+    /// Begin now: the sender begins half a round trip later, which it has measured.
+    Go { round_trip: Duration },
 }
 
 /// A message that is none.
@@ -71,7 +72,10 @@ impl Message {
                 candidates.iter().for_each(|candidate| candidate.encode(&mut out));
                 encode_shape(*shape, &mut out);
             }
-            Self::Go => out.put_u8(5),
+            Self::Go { round_trip } => {
+                out.put_u8(5);
+                out.put_u32(u32::try_from(round_trip.as_micros()).unwrap_or(u32::MAX));
+            }
         }
         out.freeze()
     }
@@ -89,7 +93,7 @@ impl Message {
             2 => Self::Ping,
             3 => Self::Pong,
             4 => Self::offer(&mut input)?,
-            5 => Self::Go,
+            5 => Self::Go { round_trip: Duration::from_micros(u32::from_be_bytes(input.take()?).into()) },
             _ => return Err(MessageError),
         };
         if input.0.is_empty() { Ok(message) } else { Err(MessageError) }
@@ -229,6 +233,10 @@ mod tests {
         Some(Shape { addr: "198.51.100.7:40001".parse().unwrap(), ports })
     }
 
+    fn go() -> Message {
+        Message::Go { round_trip: Duration::from_millis(70) }
+    }
+
     fn hello() -> Message {
         Message::Hello { tie: 7, ufrag: "abcd".into(), password: "p".repeat(22) }
     }
@@ -238,7 +246,7 @@ mod tests {
         let tcp = Candidate { proto: Proto::Tcp, kind: CandidateKind::ServerReflexive, ..candidate("[2001:db8::1]:5") };
         let offers = [None, shape(Assigned::Kept), shape(Assigned::Counted { last: 9, by: -3 })]
             .map(|shape| Message::Offer { candidates: vec![tcp], shape });
-        let others = [hello(), offer(vec![candidate("192.0.2.1:9"), tcp]), Message::Ping, Message::Pong, Message::Go];
+        let others = [hello(), offer(vec![candidate("192.0.2.1:9"), tcp]), Message::Ping, Message::Pong, go()];
         for message in offers.into_iter().chain(others) {
             assert_eq!(Message::decode(&message.encode()), Ok(message));
         }

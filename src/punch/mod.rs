@@ -46,6 +46,9 @@ pub use plan::Plan;
 /// How long a punch may take in all, unless said otherwise.
 const DEADLINE: Duration = Duration::from_secs(15);
 
+/// How long one takes where both NATs choose ports that can not be guessed.
+const HOPELESS: Duration = Duration::from_secs(3);
+
 /// How long the peer's candidates are awaited, unless said otherwise: people start their two ends by hand.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -133,7 +136,7 @@ pub struct Punched {
     /// From the agreed instant to the hole.
     pub took: Duration,
     /// The round trip over the channel, as the end that controls has measured it.
-    pub round_trip: Option<Duration>,
+    pub round_trip: Duration,
     /// What was ready beside ordinary punching, and why.
     pub plan: Plan,
     /// Packets or connections that were begun towards the peer's addresses.
@@ -180,6 +183,9 @@ impl Puncher {
         self
     }
 
+    /// How long one takes where both NATs choose ports that can not be guessed.
+    const HOPELESS: Duration = Duration::from_secs(3);
+
     /// How long the peer's candidates are awaited over the channel. Default 60 s. Mappings in NATs may not live longer
     /// than that.
     pub fn patience(mut self, patience: Duration) -> Self {
@@ -220,11 +226,13 @@ impl Puncher {
         tracing::debug!(%plan, "beside ordinary punching");
         let (begun, controlling, tried) = (Instant::now(), agreed.controlling, agreed.candidates.len());
         let round_trip = agreed.round_trip;
+        // A filter that lets more in than the ports say would have done so by then.
+        let limit = if matches!(plan, Plan::Hopeless { .. }) { self.limit.min(HOPELESS) } else { self.limit };
         let dug = match proto {
-            Proto::Udp => timeout(self.limit, udp::dig(gathered, agreed, &plan)).await,
-            Proto::Tcp => timeout(self.limit, tcp::dig(gathered, agreed, &plan)).await,
+            Proto::Udp => timeout(limit, udp::dig(gathered, agreed, &plan)).await,
+            Proto::Tcp => timeout(limit, tcp::dig(gathered, agreed, &plan)).await,
         };
-        let Ok(dug) = dug else { return Err(PunchError::Closed { proto, limit: self.limit, tried, plan }) };
+        let Ok(dug) = dug else { return Err(PunchError::Closed { proto, limit, tried, plan }) };
         let (hole, local, peer, attempts) = dug;
         Ok(Punched { hole, local, peer, controlling, took: begun.elapsed(), round_trip, plan, attempts })
     }

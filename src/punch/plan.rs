@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::shape::{Assigned, Shape};
+use super::shape::{Assigned, LOWEST, Shape};
 use crate::nat::{Ports, Proto, Rng};
 
 /// Sockets of an end whose ports are random, against a peer that stays at its port.
@@ -19,6 +19,9 @@ const TRIED_TCP: usize = 2048;
 const FEW: usize = 32;
 /// How many mappings of others may come in between: 25 were too few where 40 came, 100 enough.
 const FOREIGN: usize = 128;
+/// The first of them are taken by the peer's own checks, whose packets have come here already: where a plain Linux router saw
+/// one, a packet to it gets another source port, and so does each that follows. They come last.
+const BURNT: usize = 8;
 /// Sockets of each end, where both count; they aim at the middle.
 const LINE: usize = 100;
 /// Packets per end that a two-sided birthday may take unasked: a few seconds.
@@ -29,7 +32,7 @@ const ALL_OUT: u32 = 140_000;
 const MARGIN: f64 = 1.25;
 
 /// What an end does beside ICE or simultaneous open.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Plan {
     /// Nothing: both stay at their ports, as far as anything shows.
@@ -75,11 +78,14 @@ impl Plan {
             (Assigned::Counted { .. }, Assigned::Kept) => Self::Open { sockets: FEW, to: theirs.addr.into() },
             (Assigned::Random { .. }, Assigned::Kept) => Self::Open { sockets: MANY, to: theirs.addr.into() },
             (Assigned::Kept, Assigned::Counted { last, by }) => {
-                Self::Spray { ip, ports: ahead(last, by, FEW + FOREIGN).collect() }
+                // The count may begin anew at a port that is not known.
+                let anywhere = draw(LOWEST, u16::MAX, tried(proto), seed);
+                let mut next: Vec<u16> = ahead(last, by, FEW + FOREIGN).collect();
+                next.rotate_left(BURNT);
+                Self::Spray { ip, ports: next.into_iter().chain(anywhere).collect() }
             }
             (Assigned::Kept, Assigned::Random { low, high }) => {
-                let most = if proto == Proto::Udp { TRIED } else { TRIED_TCP };
-                Self::Spray { ip, ports: draw(low, high, most, seed) }
+                Self::Spray { ip, ports: draw(low, high, tried(proto), seed) }
             }
             (Assigned::Counted { .. }, Assigned::Counted { last, by }) => {
                 let middle = ahead(last, by, LINE * 3 / 5).last().into_iter().collect();
@@ -123,6 +129,13 @@ impl Plan {
     }
 }
 
+/// As text: thousands of ports are no use to anyone.
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Plan({self})")
+    }
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -149,6 +162,11 @@ impl fmt::Display for Plan {
             ),
         }
     }
+}
+
+/// How many ports are tried.
+fn tried(proto: Proto) -> usize {
+    if proto == Proto::Udp { TRIED } else { TRIED_TCP }
 }
 
 /// n packets from each end meet with probability 1 - exp(-n² / (R1 R2)), where R is how many ports each may have; a counting
@@ -233,7 +251,7 @@ mod tests {
         let (Plan::Open { sockets, .. }, Plan::Spray { ports, .. }) = both(COUNTED, Assigned::Kept) else { panic!() };
         for taken in 0..FOREIGN as u16 {
             let mapped: HashSet<u16> = (41001 + taken..).take(sockets).collect();
-            assert!(ports.iter().any(|port| mapped.contains(port)), "{taken}");
+            assert!(ports[..FEW + FOREIGN].iter().any(|port| mapped.contains(port)), "{taken}");
         }
     }
 

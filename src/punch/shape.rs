@@ -13,7 +13,7 @@ const FEWEST: usize = 8;
 const WIDE: u32 = 32_768;
 
 /// Ports below are not assigned.
-const LOWEST: u16 = 1024;
+pub(super) const LOWEST: u16 = 1024;
 
 /// Where a peer is seen, and what its NAT does for the next destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -62,7 +62,7 @@ async fn a_peer_that_falls_silent_is_not_awaited_for_ever_whoever_controls() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_speaks_out_of_turn_is_told_from_one_that_is_silent() {
     let again = Message::decode(&hello(5)).unwrap();
-    for said in [Message::Pong, Message::Go, again] {
+    for said in [Message::Pong, Message::Go { round_trip: SILENCE }, again] {
         let error = fails(vec![hello(u64::MAX), said.encode()]).await;
         assert!(matches!(error, PunchError::OutOfTurn(_)), "{error}");
     }

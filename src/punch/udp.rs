@@ -17,12 +17,12 @@ use super::Hole;
 use super::agree::Agreed;
 use super::gather::{Gathered, UdpBase, udp_socket};
 use super::hole::UdpHole;
-use super::message::{Candidate, CandidateKind};
+use super::message::Candidate;
 use super::plan::Plan;
 use super::volley::Volley;
 use crate::nat::Proto;
-use crate::net::Local;
 use crate::net::socket::send_now;
+use crate::net::{Local, Scope};
 use crate::stun::is_stun;
 
 /// Room for a check.
@@ -42,7 +42,7 @@ const IDLE: Duration = Duration::from_millis(500);
 /// then on, and no router at the peer's end sees ours before the peer has sent its own, which some would hold against it.
 pub(super) fn prime(gathered: &Gathered, candidates: &[Candidate]) {
     for base in gathered.udp.iter().filter(|base| base.local.is_ipv4()) {
-        let outside = candidates.iter().filter(|candidate| candidate.kind == CandidateKind::ServerReflexive);
+        let outside = candidates.iter().filter(|candidate| !Scope::of(candidate.addr.ip()).is_inside());
         for candidate in outside.filter(|candidate| candidate.addr.is_ipv4()) {
             send_near(&base.socket, &[0], candidate.addr, gathered.hops);
         }

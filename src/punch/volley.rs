@@ -48,8 +48,8 @@ struct Round {
 impl Volley {
     /// What a plan sends, if anything, when both ends begin now. Over TCP each packet is an attempt to connect, and none is
     /// sent with few hops: the kernel gives up when a router reports that they ran out.
-    pub(super) fn of(proto: Proto, plan: &Plan, round_trip: Option<Duration>, now: Instant) -> Option<Self> {
-        let begins = now + HEAD_START.max(round_trip.unwrap_or_default() * 3 / 2);
+    pub(super) fn of(proto: Proto, plan: &Plan, round_trip: Duration, now: Instant) -> Option<Self> {
+        let begins = now + HEAD_START.max(round_trip * 3 / 2);
         let round = |begins, per_second, primes| Round { begins, per_second, primes };
         let (sockets, targets, rounds) = match plan {
             Plan::Open { sockets, .. } if proto == Proto::Tcp => (*sockets, 1, vec![round(begins, CROSS, false)]),
@@ -97,7 +97,7 @@ mod tests {
 
     fn all(plan: &Plan) -> Vec<(Duration, Shot)> {
         let start = Instant::now();
-        let mut volley = Volley::of(Proto::Udp, plan, None, start).unwrap();
+        let mut volley = Volley::of(Proto::Udp, plan, Duration::ZERO, start).unwrap();
         let mut shots = Vec::new();
         while let Some(now) = volley.poll_timeout() {
             assert_eq!(volley.poll_shot(now - Duration::from_nanos(1)), None, "nothing is early");
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn ends_that_need_nothing_send_nothing() {
-        assert!(Volley::of(Proto::Udp, &Plan::Meet, None, Instant::now()).is_none());
-        assert!(Volley::of(Proto::Udp, &Plan::Hopeless { packets: 5 }, None, Instant::now()).is_none());
+        assert!(Volley::of(Proto::Udp, &Plan::Meet, Duration::ZERO, Instant::now()).is_none());
+        assert!(Volley::of(Proto::Udp, &Plan::Hopeless { packets: 5 }, Duration::ZERO, Instant::now()).is_none());
     }
 }
