@@ -183,9 +183,6 @@ impl Puncher {
         self
     }
 
-    /// How long one takes where both NATs choose ports that can not be guessed.
-    const HOPELESS: Duration = Duration::from_secs(3);
-
     /// How long the peer's candidates are awaited over the channel. Default 60 s. Mappings in NATs may not live longer
     /// than that.
     pub fn patience(mut self, patience: Duration) -> Self {
