@@ -6,6 +6,7 @@
 //!
 //! | room | what it is for |
 //! | --- | --- |
+//! | `key` | who a peer is: identities, tickets, sealed messages, TLS by key (feature `peer`) |
 //! | [`nat`] | how a NAT behaves: a model, probing, classification, prediction, pairs; no I/O yet |
 //! | [`net`] | what this machine has: interfaces, routes, name resolution, sockets |
 //! | [`pipe`] | [`Pipe`], [`pipe_open`], [`NetConf`]: streams and datagrams, callbacks and queues, links |
@@ -13,6 +14,8 @@
 //! | `stun` | STUN messages, what clients and servers decide; no I/O yet (feature `stun`) |
 
 mod base;
+#[cfg(feature = "peer")]
+pub mod key;
 #[cfg(any(test, feature = "lab"))]
 pub mod lab;
 pub mod nat;
@@ -23,5 +26,7 @@ pub mod punch;
 #[cfg(feature = "stun")]
 pub mod stun;
 
+#[cfg(feature = "peer")]
+pub use key::{Identity, PeerId};
 pub use net::{Family, Interface, Route, Scope};
 pub use pipe::{Addr, Daemon, End, Filter, Message, NetConf, Pipe, Proto, Subscription, pipe_open};
