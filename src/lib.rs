@@ -27,6 +27,6 @@ pub mod punch;
 pub mod stun;
 
 #[cfg(feature = "peer")]
-pub use key::{Identity, PeerId};
+pub use key::{Identity, PeerId, Ticket};
 pub use net::{Family, Interface, Route, Scope};
 pub use pipe::{Addr, Daemon, End, Filter, Message, NetConf, Pipe, Proto, Subscription, pipe_open};

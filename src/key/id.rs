@@ -45,11 +45,12 @@ impl PeerId {
     /// A peer from the bytes of its key.
     ///
     /// # Errors
-    /// [`PeerIdError::Key`] when they are no point of the curve, or one of small order, for which
-    /// anybody could sign.
+    /// [`PeerIdError::Key`] when they are no point of the curve, or not in its one shortest form (RFC 8032
+    /// section 5.1.3), or a point of small order, for which anybody could sign.
     pub fn from_bytes(bytes: [u8; LEN]) -> Result<Self, PeerIdError> {
         let key = VerifyingKey::from_bytes(&bytes).map_err(|_| PeerIdError::Key)?;
-        if key.is_weak() { Err(PeerIdError::Key) } else { Ok(Self(bytes)) }
+        let other_form = key.to_edwards().compress().to_bytes() != bytes;
+        if other_form || key.is_weak() { Err(PeerIdError::Key) } else { Ok(Self(bytes)) }
     }
 
     /// The bytes of the key.
@@ -67,6 +68,11 @@ impl PeerId {
     /// Takes the key of an identity, which is valid.
     pub(super) fn of(key: &VerifyingKey) -> Self {
         Self(key.to_bytes())
+    }
+
+    /// The same key for X25519 (RFC 7748).
+    pub(super) fn montgomery(&self) -> Option<[u8; LEN]> {
+        Some(VerifyingKey::from_bytes(&self.0).ok()?.to_montgomery().to_bytes())
     }
 }
 
@@ -136,6 +142,7 @@ mod tests {
     fn keys_for_which_anybody_can_sign_are_refused() {
         let neutral: [u8; 32] = std::array::from_fn(|at| u8::from(at == 0));
         assert_eq!(PeerId::from_bytes(neutral), Err(PeerIdError::Key));
+        assert_eq!(PeerId::from_bytes([0xFF; 32]), Err(PeerIdError::Key), "a second form of another key");
         let refused = (0..=255u8).filter(|n| PeerId::from_bytes([*n; 32]).is_err()).count();
         assert!(refused > 64, "about half of all bytes are no point of the curve, {refused} of 256 were refused");
     }

@@ -55,6 +55,11 @@ impl Identity {
     pub(super) fn seed(&self) -> Zeroizing<[u8; SEED_LEN]> {
         Zeroizing::new(self.key.to_bytes())
     }
+
+    /// The same key for X25519 (RFC 7748).
+    pub(super) fn scalar(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.key.to_scalar_bytes())
+    }
 }
 
 impl fmt::Debug for Identity {
