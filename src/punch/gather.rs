@@ -11,7 +11,7 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use super::PunchError;
-use super::message::{Candidate, CandidateKind};
+use super::message::{CANDIDATES, Candidate, CandidateKind};
 use crate::nat::Proto;
 use crate::net::{Family, Local, Route, SocketError, SocketOptions, SocketStep, socket};
 use crate::stun::{Event, Message, Proof, Query, Request, Timing, TransactionId, drive_from, next_message};
@@ -47,6 +47,14 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
+    /// As many as the peer takes: what the world sees first, since a machine may have many addresses of its own.
+    pub(super) fn offered(&self) -> Vec<Candidate> {
+        let mut all = self.candidates();
+        all.sort_by_key(|candidate| candidate.kind != CandidateKind::ServerReflexive);
+        all.truncate(CANDIDATES);
+        all
+    }
+
     /// Host candidates, and server-reflexive ones where they differ.
     pub(super) fn candidates(&self) -> Vec<Candidate> {
         let udp = self.udp.iter().map(|base| (Proto::Udp, base.local, base.mapped));

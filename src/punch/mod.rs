@@ -7,12 +7,15 @@
 //! tcp       connects and accepts on one port, again 10 ms after each refusal ─► one connection, chosen by both
 //! ```
 //!
-//! `message` decides what is said; `channel`, `gather`, `udp` and `tcp` wait.
+//! `message` decides what is said; `channel`, `gather`, `udp`, `tcp` and `hole` (the pipe) wait.
 
 mod channel;
 mod gather;
+mod hole;
 mod message;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod udp;
 
 use std::io;
@@ -21,18 +24,25 @@ use std::time::{Duration, Instant};
 
 use is::IceCreds;
 use rand::Rng as _;
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use crate::nat::Proto;
 use crate::net::{Route, SocketError};
 pub use channel::{Channel, PipeChannel};
 use gather::Gathered;
+pub use hole::UdpHole;
 pub use message::MessageError;
 use message::{Candidate, Message};
 
 /// How long a punch may take in all, unless said otherwise.
 const DEADLINE: Duration = Duration::from_secs(15);
+
+/// How long the peer's candidates are awaited, unless said otherwise: people start their two ends by hand.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a peer that has spoken may be silent, or its channel take no message.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// Rounds of asking how far away the peer is over the channel; the shortest counts.
 const PINGS: usize = 3;
@@ -55,6 +65,14 @@ pub enum PunchError {
         /// What the channel says.
         #[source]
         source: io::Error,
+    },
+    /// The channel stands and nothing comes through it. The peer may not have started, or have given up.
+    #[error("the peer was silent for {limit:?} while {doing}")]
+    Silent {
+        /// What was being said.
+        doing: &'static str,
+        /// How long it was awaited.
+        limit: Duration,
     },
     /// The peer says what can not be understood.
     #[error(transparent)]
@@ -84,14 +102,8 @@ pub enum PunchError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Hole {
-    /// A socket of ours, and the peer's address that it reaches: nominated by ICE at both ends. A datagram that is no
-    /// STUN message is the peer's.
-    Udp {
-        /// The socket.
-        socket: UdpSocket,
-        /// The peer.
-        peer: SocketAddr,
-    },
+    /// A socket of ours, and the peer's address that it reaches, nominated by ICE at both ends.
+    Udp(Box<UdpHole>),
     /// A connection, the same one at both ends.
     Tcp {
         /// The connection.
@@ -125,6 +137,7 @@ pub struct Puncher {
     routes: Vec<Route>,
     servers: Vec<SocketAddr>,
     limit: Duration,
+    patience: Duration,
 }
 
 impl Default for Puncher {
@@ -136,7 +149,7 @@ impl Default for Puncher {
 impl Puncher {
     /// Without routes and servers.
     pub fn new() -> Self {
-        Self { routes: Vec::new(), servers: Vec::new(), limit: DEADLINE }
+        Self { routes: Vec::new(), servers: Vec::new(), limit: DEADLINE, patience: PATIENCE }
     }
 
     /// Punches from this route's first address as well.
@@ -157,6 +170,13 @@ impl Puncher {
         self
     }
 
+    /// How long the peer's candidates are awaited over the channel. Default 60 s. Mappings in NATs may not live longer
+    /// than that.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
     /// Punches a hole for this protocol, together with a peer that does the same at the other end of the channel. Local
     /// ports are random.
     ///
@@ -170,10 +190,11 @@ impl Puncher {
             tie,
             ufrag: creds.ufrag.clone(),
             password: creds.pass.clone(),
-            candidates: gathered.candidates(),
+            candidates: gathered.offered(),
         };
         say(channel, &offer, "sending candidates").await?;
-        let Message::Offer { tie: theirs, ufrag, password, candidates } = hear(channel, "awaiting candidates").await?
+        let Message::Offer { tie: theirs, ufrag, password, candidates } =
+            hear(channel, "awaiting candidates", self.patience).await?
         else {
             return Err(PunchError::OutOfTurn("awaiting candidates"));
         };
@@ -227,11 +248,15 @@ fn common(proto: Proto, gathered: &Gathered, mut candidates: Vec<Candidate>) -> 
 }
 
 async fn say(channel: &mut impl Channel, message: &Message, doing: &'static str) -> Result<(), PunchError> {
-    channel.send(message.encode()).await.map_err(|source| PunchError::Channel { doing, source })
+    match timeout(SILENCE, channel.send(message.encode())).await {
+        Ok(sent) => sent.map_err(|source| PunchError::Channel { doing, source }),
+        Err(_) => Err(PunchError::Silent { doing, limit: SILENCE }),
+    }
 }
 
-async fn hear(channel: &mut impl Channel, doing: &'static str) -> Result<Message, PunchError> {
-    let bytes = channel.recv().await.map_err(|source| PunchError::Channel { doing, source })?;
+async fn hear(channel: &mut impl Channel, doing: &'static str, limit: Duration) -> Result<Message, PunchError> {
+    let received = timeout(limit, channel.recv()).await.map_err(|_| PunchError::Silent { doing, limit })?;
+    let bytes = received.map_err(|source| PunchError::Channel { doing, source })?;
     Ok(Message::decode(&bytes)?)
 }
 
@@ -242,7 +267,7 @@ async fn lead(channel: &mut impl Channel) -> Result<Duration, PunchError> {
     for _ in 0..PINGS {
         let asked = Instant::now();
         say(channel, &Message::Ping, DOING).await?;
-        if hear(channel, DOING).await? != Message::Pong {
+        if hear(channel, DOING, SILENCE).await? != Message::Pong {
             return Err(PunchError::OutOfTurn(DOING));
         }
         shortest = shortest.min(asked.elapsed());
@@ -257,7 +282,7 @@ async fn follow(channel: &mut impl Channel) -> Result<Duration, PunchError> {
     const DOING: &str = "answering over the channel";
     let (mut last, mut shortest) = (None, Duration::MAX);
     for _ in 0..=PINGS {
-        match hear(channel, DOING).await? {
+        match hear(channel, DOING, SILENCE).await? {
             Message::Ping => {
                 let now = Instant::now();
                 shortest = last.replace(now).map_or(shortest, |last: Instant| shortest.min(now - last));

@@ -24,6 +24,15 @@ use crate::net::{Local, socket};
 /// firewalls, 100 ms 5 of 12.
 const AGAIN: Duration = Duration::from_millis(10);
 
+/// How often it does so at once; from then on it may be late, and need not be met at the same instant.
+const AT_ONCE: u32 = 100;
+
+/// Between later attempts.
+const LATER: Duration = Duration::from_millis(100);
+
+/// All attempts from one port at one address: who does not answer may be a stranger at whom a hostile peer points us.
+const MOST: u32 = 256;
+
 /// How long the other end has to prove itself on a connection.
 const PROOF: Duration = Duration::from_secs(3);
 
@@ -48,7 +57,7 @@ pub(super) async fn dig(bases: Vec<TcpBase>, agreed: Agreed) -> (Hole, SocketAdd
             making.begin(accept(listener));
         }
         for candidate in agreed.candidates.iter().filter(|c| c.addr.is_ipv4() == base.local.addr.is_ipv4()) {
-            making.begin(connect(base.local.clone(), candidate.addr, attempts.clone()));
+            making.begin(connect(base.local.clone(), candidate.addr, 0, attempts.clone()));
         }
     }
     let proofs = Arc::new(Proofs::new(&agreed.ours, &agreed.theirs));
@@ -59,7 +68,7 @@ pub(super) async fn dig(bases: Vec<TcpBase>, agreed: Agreed) -> (Hole, SocketAdd
 /// What one task has come to, and how it goes on.
 enum Made {
     Accepted(TcpListener, TcpStream),
-    Connected(Local, SocketAddr, TcpStream),
+    Connected(Local, SocketAddr, u32, TcpStream),
 }
 
 /// Proves each connection. The controlling end chooses one of those that are proved, one at a time; at the other end
@@ -93,9 +102,9 @@ async fn choose(
                 making.begin(accept(listener));
                 stream
             }
-            Made::Connected(local, to, stream) => {
+            Made::Connected(local, to, tried, stream) => {
                 // Whoever is there may not be the peer, who may come to be there.
-                let again = connect(local, to, attempts.clone());
+                let again = connect(local, to, tried, attempts.clone());
                 making.begin(async move {
                     sleep(PROOF).await;
                     again.await
@@ -125,18 +134,30 @@ async fn accept(listener: TcpListener) -> Made {
     }
 }
 
-/// From this port to that address, again and again.
-async fn connect(local: Local, to: SocketAddr, attempts: Arc<AtomicU32>) -> Made {
+/// From this port to that address, again and again; `before` is how often it was tried already.
+async fn connect(local: Local, to: SocketAddr, before: u32, attempts: Arc<AtomicU32>) -> Made {
+    let mut tried = before;
     loop {
+        let Some(pause) = pause(tried) else { return std::future::pending().await };
+        tried += 1;
         if let Ok(socket) = socket::stream(&local, &shared()) {
             attempts.fetch_add(1, Ordering::Relaxed);
             match TcpSocket::from_std_stream(socket.into()).connect(to).await {
-                Ok(stream) => return Made::Connected(local, to, stream),
+                Ok(stream) => return Made::Connected(local, to, tried, stream),
                 // Refused, reset, or the port is busy with a connection to the same address: all pass.
                 Err(error) => tracing::trace!(%error, "connecting"),
             }
         }
-        sleep(AGAIN).await;
+        sleep(pause).await;
+    }
+}
+
+/// How long to wait after one more attempt than these; `None` when they are enough.
+fn pause(tried: u32) -> Option<Duration> {
+    match tried {
+        ..AT_ONCE => Some(AGAIN),
+        AT_ONCE..MOST => Some(LATER),
+        _ => None,
     }
 }
 
@@ -198,4 +219,16 @@ async fn expect_chosen(stream: &mut TcpStream) -> io::Result<()> {
 /// In a time that does not tell where they differ.
 fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
     a.iter().zip(b).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_never_proves_itself_is_tried_a_bounded_number_of_times() {
+        let pauses: Vec<Duration> = (0..).map_while(pause).collect();
+        assert_eq!(pauses.len(), MOST as usize);
+        assert_eq!(pauses.iter().filter(|pause| **pause == AGAIN).count(), AT_ONCE as usize);
+    }
 }

@@ -12,6 +12,7 @@ use tokio::net::UdpSocket;
 use tokio::time::sleep_until;
 
 use super::gather::UdpBase;
+use super::hole::UdpHole;
 use super::{Agreed, Hole};
 use crate::net::socket::send_now;
 use crate::stun::is_stun;
@@ -23,20 +24,19 @@ const ROOM: usize = 2048;
 /// first one may come too early (RFC 8445 leaves the timer to the implementation).
 const FIRST_RTO: Duration = Duration::from_millis(50);
 
-/// After nomination checks go on for as long, so that the other end's last ones are answered: stopping at the first
-/// success strands a peer whose answer was lost.
-const LINGER: Duration = Duration::from_millis(500);
+/// Where the agent names no instant of its own: it is looked at again then.
+const IDLE: Duration = Duration::from_millis(500);
 
-/// Runs ICE to its end; it is for the caller to give up.
+/// Runs ICE until a pair is nominated; it is for the caller to give up. ICE goes on in the hole: the other end may still
+/// need answers, and both go on proving that they are there.
 pub(super) async fn dig(bases: Vec<UdpBase>, agreed: Agreed) -> (Hole, SocketAddr, SocketAddr, u32) {
     let mut dig = Dig { agent: agent(&bases, agreed), bases, attempts: 0, nominated: None };
     let (local, peer) = dig.nominate().await;
-    dig.linger().await;
     // The nominated socket is ours: ICE names it by its base.
     let at = dig.bases.iter().position(|base| base.local == local).unwrap_or_default();
     let attempts = dig.attempts;
     let socket = dig.bases.swap_remove(at).socket;
-    (Hole::Udp { socket, peer }, local, peer, attempts)
+    (Hole::Udp(Box::new(UdpHole::new(socket, local, peer, dig.agent))), local, peer, attempts)
 }
 
 fn agent(bases: &[UdpBase], agreed: Agreed) -> IceAgent {
@@ -76,23 +76,13 @@ impl Dig {
             if let Some(nominated) = self.nominated {
                 return nominated;
             }
-            self.turn(None).await;
-        }
-    }
-
-    /// Answers the peer's checks a little longer.
-    async fn linger(&mut self) {
-        let until = Instant::now() + LINGER;
-        while Instant::now() < until {
-            self.transmit();
-            self.turn(Some(until)).await;
+            self.turn().await;
         }
     }
 
     /// One packet, or one timer.
-    async fn turn(&mut self, until: Option<Instant>) {
-        let due = self.agent.poll_timeout();
-        let next = due.into_iter().chain(until).min().unwrap_or_else(|| Instant::now() + LINGER);
+    async fn turn(&mut self) {
+        let next = self.agent.poll_timeout().unwrap_or_else(|| Instant::now() + IDLE);
         let mut buf = [0; ROOM];
         let received = tokio::select! {
             received = receive(&self.bases, &mut buf) => Some(received),

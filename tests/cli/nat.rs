@@ -13,10 +13,14 @@ fn json(output: &Output) -> Value {
 
 /// A port of loopback at which nobody answers, over UDP or TCP, for as long as the sockets live.
 fn silent() -> (UdpSocket, TcpListener, String) {
-    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let addr = udp.local_addr().unwrap();
-    let tcp = TcpListener::bind(addr).unwrap();
-    (udp, tcp, addr.to_string())
+    loop {
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let addr = udp.local_addr().unwrap();
+        // What is free over UDP may be taken over TCP.
+        if let Ok(tcp) = TcpListener::bind(addr) {
+            return (udp, tcp, addr.to_string());
+        }
+    }
 }
 
 #[test]

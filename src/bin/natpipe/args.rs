@@ -44,7 +44,8 @@ pub enum Command {
     Nat(NatArgs),
     /// Answer STUN requests: with one address the mapping tests of RFC 5780, with two all of them.
     StunServer {
-        /// ADDRESS:PORT, or a port for every address. One for each family may be given.
+        /// ADDRESS:PORT, or a port for every address (on a machine with several, name the one that clients ask: answers leave
+        /// from the address that the kernel chooses). One for each family may be given.
         #[arg(long, value_name = "ADDR", required = true, value_parser = listen_addr)]
         listen: Vec<SocketAddr>,
         /// A second address with another port, of the family of a --listen.

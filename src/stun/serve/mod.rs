@@ -188,7 +188,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server on this address; the any-address takes every address of the machine, and then tells clients none.
+    /// A server on this address; the any-address takes every address of the machine, and then tells clients none. Its
+    /// answers over UDP leave from the address that the kernel chooses: on a machine with several, name the one asked.
     pub fn listen(addr: SocketAddr) -> ServerBuilder {
         ServerBuilder { listen: addr, listen2: None, limits: Limits::default(), tcp: true }
     }

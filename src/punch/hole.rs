@@ -1,0 +1,177 @@
+//! Waits: a hole as a pipe: the peer's datagrams, while ICE goes on beneath them.
+
+use std::fmt;
+use std::future::Future;
+use std::io::{ErrorKind, Result};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use is::stun::{StunMessage, StunPacket};
+use is::{IceAgent, IceAgentEvent};
+use tokio::net::UdpSocket;
+use tokio::time::{Sleep, sleep};
+
+use super::{Hole, Punched};
+use crate::net::socket::send_now;
+use crate::pipe::transport::{Kind, Reader, Received, Transport};
+use crate::pipe::{Addr, NetConf, OpenError, Pipe, Proto, pipe_open};
+use crate::stun::is_stun;
+
+impl Punched {
+    /// The hole as a pipe like any other. The bytes in it are plain: what is above has to encrypt them.
+    ///
+    /// # Errors
+    /// [`OpenError`] outside a tokio runtime, or when the runtime does not take the socket.
+    pub async fn into_pipe(self, conf: NetConf) -> std::result::Result<Pipe, OpenError> {
+        match self.hole {
+            Hole::Tcp { stream } => {
+                let socket = stream.into_std().map_err(|source| OpenError::from(taken(self.local, source)))?;
+                pipe_open(Proto::Tcp).sock(socket).conf(conf).await
+            }
+            Hole::Udp(hole) => Pipe::over(*hole, conf),
+        }
+    }
+}
+
+fn taken(local: SocketAddr, source: std::io::Error) -> crate::pipe::OpenFailure {
+    let step = crate::net::SocketStep::Register;
+    crate::net::SocketError { step, target: local.to_string(), source }.into()
+}
+
+/// A punched socket and the one peer that it is for. ICE goes on in it while it is read: the peer's checks are
+/// answered, the mapping is kept alive, and sending ends when the peer has not been heard for long (RFC 7675).
+pub struct UdpHole {
+    socket: UdpSocket,
+    local: SocketAddr,
+    ice: Mutex<Ice>,
+}
+
+struct Ice {
+    agent: IceAgent,
+    peer: SocketAddr,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl fmt::Debug for UdpHole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UdpHole").field("local", &self.local).field("peer", &self.peer()).finish_non_exhaustive()
+    }
+}
+
+impl UdpHole {
+    pub(super) fn new(socket: UdpSocket, local: SocketAddr, peer: SocketAddr, agent: IceAgent) -> Self {
+        let timer = Box::pin(sleep(std::time::Duration::ZERO));
+        Self { socket, local, ice: Mutex::new(Ice { agent, peer, timer }) }
+    }
+
+    /// The peer's address, as nominated last.
+    pub fn peer(&self) -> SocketAddr {
+        self.ice().peer
+    }
+
+    fn ice(&self) -> MutexGuard<'_, Ice> {
+        self.ice.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does what is due: checks go out, and a newly nominated address of the peer is taken.
+    fn keep(&self, ice: &mut Ice, cx: &mut Context<'_>) {
+        /// Timers that have come already: more wait for the next turn.
+        const TURN: usize = 16;
+        for _ in 0..TURN {
+            self.transmit(ice);
+            let Some(due) = ice.agent.poll_timeout() else { return };
+            ice.timer.as_mut().reset(due.into());
+            if ice.timer.as_mut().poll(cx).is_pending() {
+                return;
+            }
+            ice.agent.handle_timeout(Instant::now());
+        }
+        cx.waker().wake_by_ref();
+    }
+
+    fn transmit(&self, ice: &mut Ice) {
+        while let Some(transmit) = ice.agent.poll_transmit() {
+            if transmit.source == self.local {
+                // A lost one is made up for by the next.
+                let _ = send_now(&self.socket, &transmit.contents, transmit.destination);
+            }
+        }
+        while let Some(event) = ice.agent.poll_event() {
+            match event {
+                IceAgentEvent::NominatedSend { source, destination, .. } if source == self.local => {
+                    ice.peer = destination;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A check, or the answer to one.
+    fn hear(&self, ice: &mut Ice, source: SocketAddr, bytes: &[u8]) {
+        let Ok(message) = StunMessage::parse(bytes) else { return };
+        if ice.agent.accepts_message(&message) {
+            let now = Instant::now();
+            let packet = StunPacket { proto: is::Protocol::Udp, source, destination: self.local, message };
+            ice.agent.handle_packet(now, packet);
+            ice.agent.handle_timeout(now);
+        }
+    }
+}
+
+impl Transport for UdpHole {
+    fn kind(&self) -> Kind {
+        Kind::Datagram
+    }
+
+    fn local_addr(&self) -> Addr {
+        self.local.into()
+    }
+
+    fn peer_addr(&self) -> Option<Addr> {
+        Some(self.peer().into())
+    }
+
+    /// What strangers send, and checks that are still on their way, are no messages.
+    fn poll_recv(&self, cx: &mut Context<'_>, reader: &mut Reader) -> Poll<Result<Received>> {
+        let mut ice = self.ice();
+        loop {
+            if self.socket.poll_recv_ready(cx)?.is_pending() {
+                self.keep(&mut ice, cx);
+                return Poll::Pending;
+            }
+            match reader.fill(|buf| self.socket.try_recv_buf_from(buf)) {
+                Ok((data, (_, from))) if is_stun(&data) => self.hear(&mut ice, from, &data),
+                Ok((data, (_, from))) if from == ice.peer => return Poll::Ready(Ok(Received::Data(data, None))),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    fn poll_send(&self, cx: &mut Context<'_>, data: &[u8], _to: Option<&Addr>) -> Poll<Result<usize>> {
+        let peer = {
+            let ice = self.ice();
+            if ice.agent.state().is_disconnected() {
+                return Poll::Ready(Err(ErrorKind::TimedOut.into()));
+            }
+            ice.peer
+        };
+        loop {
+            if self.socket.poll_send_ready(cx)?.is_pending() {
+                return Poll::Pending;
+            }
+            match self.socket.try_send_to(data, peer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    fn poll_finish(&self, _cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,76 @@
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use tokio::net::UdpSocket;
+
+use super::gather::UdpBase;
+use super::message::{CANDIDATES, CandidateKind};
+use super::*;
+use crate::net::{Family, Interface};
+
+/// A peer that says this and then no more.
+struct Says(VecDeque<Bytes>);
+
+impl Channel for Says {
+    async fn send(&mut self, _: Bytes) -> io::Result<()> {
+        Ok(())
+    }
+
+    async fn recv(&mut self) -> io::Result<Bytes> {
+        match self.0.pop_front() {
+            Some(message) => Ok(message),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn puncher() -> Puncher {
+    let loopback = Interface::list().unwrap().into_iter().find_map(|interface| {
+        interface.route(Family::V4).ok().filter(|route| route.nic().iter().any(|nic| nic.is_loopback()))
+    });
+    Puncher::new().route(&loopback.unwrap())
+}
+
+fn offer(tie: u64) -> Bytes {
+    let addr = "192.0.2.1:9".parse().unwrap();
+    let candidate = Candidate { proto: Proto::Udp, kind: CandidateKind::Host, addr };
+    Message::Offer { tie, ufrag: "abcd".into(), password: "p".repeat(22), candidates: vec![candidate] }.encode()
+}
+
+async fn fails(said: Vec<Bytes>) -> PunchError {
+    puncher().punch(Proto::Udp, &mut Says(said.into())).await.unwrap_err()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_never_starts_is_not_awaited_for_ever() {
+    let error = fails(vec![]).await;
+    assert!(matches!(error, PunchError::Silent { limit: PATIENCE, .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_falls_silent_is_not_awaited_for_ever_whoever_controls() {
+    for tie in [0, u64::MAX] {
+        let error = fails(vec![offer(tie)]).await;
+        assert!(matches!(error, PunchError::Silent { limit: SILENCE, .. }), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_speaks_out_of_turn_is_told_from_one_that_is_silent() {
+    let error = fails(vec![offer(u64::MAX), Message::Pong.encode()]).await;
+    assert!(matches!(error, PunchError::OutOfTurn(_)), "{error}");
+}
+
+#[tokio::test]
+async fn what_the_world_sees_is_offered_before_many_addresses_of_our_own() {
+    let mut gathered = Gathered::default();
+    for at in 0..20 {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let local = SocketAddr::from(([10, 0, 0, at], 5000));
+        let mapped = (at == 19).then(|| SocketAddr::from(([192, 0, 2, 1], 5000)));
+        gathered.udp.push(UdpBase { socket, local, mapped });
+    }
+    let offered = gathered.offered();
+    assert_eq!(offered.len(), CANDIDATES);
+    assert!(offered.iter().any(|candidate| candidate.kind == CandidateKind::ServerReflexive));
+}
