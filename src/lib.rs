@@ -11,6 +11,7 @@
 //! | [`net`] | what this machine has: interfaces, routes, name resolution, sockets |
 //! | [`pipe`] | [`Pipe`], [`pipe_open`], [`NetConf`]: streams and datagrams, callbacks and queues, links |
 //! | `punch` | hole punching, UDP (ICE) and TCP (simultaneous open), over any ordered channel (feature `punch`) |
+//! | `rendezvous` | a server to meet at: signalling sealed end to end, relayed streams (feature `peer`) |
 //! | `stun` | STUN messages, what clients and servers decide; no I/O yet (feature `stun`) |
 
 mod base;
@@ -23,6 +24,8 @@ pub mod net;
 pub mod pipe;
 #[cfg(feature = "punch")]
 pub mod punch;
+#[cfg(feature = "peer")]
+pub mod rendezvous;
 #[cfg(feature = "stun")]
 pub mod stun;
 
