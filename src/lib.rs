@@ -16,6 +16,8 @@ mod base;
 pub mod lab;
 pub mod nat;
 pub mod net;
+#[cfg(feature = "peer")]
+pub mod peer;
 pub mod pipe;
 #[cfg(feature = "stun")]
 pub mod stun;
