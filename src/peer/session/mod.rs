@@ -2,18 +2,28 @@
 //! reordered when the path changes.
 //!
 //! `record` is the format, `lane` numbers records and sends them again, `channels` holds the bytes of
-//! each channel and its window, `state` puts them together; all of these decide. `drive` waits: it moves
-//! bytes between the state and the paths. `transport` makes each channel a pipe.
+//! each channel and its window, `state` puts them together; all of these decide. `drive` and `carry` wait: they
+//! move bytes between the state and the paths. `transport` makes each channel a pipe.
 
+mod carry;
 mod channels;
+mod drive;
 mod lane;
 mod path;
 mod record;
 mod state;
 #[cfg(test)]
 mod tests;
+mod transport;
 
+pub(crate) use carry::{Carrier, Stream};
+pub(crate) use channels::ChannelKind;
+pub use drive::Ended;
+pub(crate) use drive::{Keep, Shared};
+pub(crate) use path::SessionId;
 use record::Kind;
+pub(crate) use state::Role;
+pub(crate) use transport::ChannelPipe;
 
 /// What the other end may not say. The session ends with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

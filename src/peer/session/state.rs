@@ -69,7 +69,7 @@ pub(crate) struct State {
     closing: bool,
     close_said: bool,
     close_heard: bool,
-    datagrams_dropped: u64,
+    greeted: bool,
 }
 
 impl State {
@@ -93,7 +93,7 @@ impl State {
             closing: false,
             close_said: false,
             close_heard: false,
-            datagrams_dropped: 0,
+            greeted: false,
         }
     }
 
@@ -144,6 +144,7 @@ impl State {
             return Err(ProtocolError::Greeting);
         }
         path.greeted = true;
+        self.greeted = true;
         let wanted = match self.role {
             Role::Caller if hello.epoch != path.epoch => return Err(ProtocolError::Greeting),
             Role::Caller => hello.epoch == self.epoch,
@@ -284,10 +285,9 @@ impl State {
     pub(crate) fn handle_datagram(&mut self, id: u32, data: Bytes) {
         let Some(channel) = self.channels.get_mut(&id).filter(|channel| channel.kind == ChannelKind::Datagram) else {
             // It may have overtaken the record that opens its channel.
-            self.datagrams_dropped += 1;
             return;
         };
-        self.datagrams_dropped += channel.handle_datagram(data) as u64;
+        channel.handle_datagram(data);
         self.events.push_back(Event::Readable(id));
     }
 
@@ -475,9 +475,9 @@ impl State {
         self.close_heard || (self.close_said && self.outgoing.is_empty())
     }
 
-    /// Datagrams that came and were dropped.
-    pub(crate) fn datagrams_dropped(&self) -> u64 {
-        self.datagrams_dropped
+    /// True once the other end has greeted, on whichever path: it takes part.
+    pub(crate) fn is_greeted(&self) -> bool {
+        self.greeted
     }
 
     /// Appends a record to a buffer as it stands on the path.

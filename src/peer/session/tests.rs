@@ -147,7 +147,7 @@ fn nothing_is_lost_doubled_or_reordered_whatever_the_paths_do() {
                     }
                 }
             }
-            match world.random(25) {
+            match world.random(8) {
                 0 => {
                     path += 1;
                     let delay = Duration::from_millis(1 + world.random(40));
