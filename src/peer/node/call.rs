@@ -31,6 +31,9 @@ const TCP_LATER: Duration = Duration::from_millis(100);
 const UPGRADE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// How long the peer has to connect back: it tries for four seconds.
+const BACK: Duration = Duration::from_secs(6);
+
 /// How long one strategy may take.
 const STRATEGY: Duration = Duration::from_secs(25);
 
@@ -377,7 +380,7 @@ async fn direct_quic(
 /// The peer has been told our addresses, and may connect back.
 async fn reverse(node: &Inner, peer: PeerId, back: &mut mpsc::Receiver<TcpStream>, greeting: &Greeting) -> Found {
     let mut last = "the peer did not connect back".to_owned();
-    while let Some(stream) = back.recv().await {
+    while let Ok(Some(stream)) = timeout(BACK, back.recv()).await {
         let info = tcp_path(PathKind::Reverse, &stream);
         // It may be anybody who connects: only the peer can prove its key.
         match call_stream(&node.me, peer, stream, greeting).await {

@@ -147,7 +147,8 @@ impl State {
         self.greeted = true;
         let wanted = match self.role {
             Role::Caller if hello.epoch != path.epoch => return Err(ProtocolError::Greeting),
-            Role::Caller => hello.epoch == self.epoch,
+            // The one in use stays so until a later one is greeted.
+            Role::Caller => self.active == Some(id) || hello.epoch == self.epoch,
             Role::Answerer => hello.epoch > self.epoch,
         };
         if wanted && self.role == Role::Answerer {
@@ -155,11 +156,13 @@ impl State {
             path.epoch = hello.epoch;
             self.greet(&mut path, now);
         }
-        self.paths.insert(id, path);
         if !wanted {
+            // Not a word more on it: the other end has chosen a later one.
+            self.detach(id);
             self.events.push_back(Event::Over(id));
             return Ok(());
         }
+        self.paths.insert(id, path);
         self.switch(id, hello.expected)
     }
 

@@ -123,6 +123,7 @@ fn the_first_bytes_arrive_with_the_greeting() {
 /// arrives once, in order.
 #[test]
 fn nothing_is_lost_doubled_or_reordered_whatever_the_paths_do() {
+    let mut changes = 0;
     for seed in 0..40 {
         let mut world = World::new(seed);
         world.connect(1, Duration::from_millis(20));
@@ -147,7 +148,7 @@ fn nothing_is_lost_doubled_or_reordered_whatever_the_paths_do() {
                     }
                 }
             }
-            match world.random(8) {
+            match world.random(20) {
                 0 => {
                     path += 1;
                     let delay = Duration::from_millis(1 + world.random(40));
@@ -172,8 +173,9 @@ fn nothing_is_lost_doubled_or_reordered_whatever_the_paths_do() {
                 break;
             }
         }
-        assert!(path > 3, "paths did change");
+        changes += path - 1;
     }
+    assert!(changes > 200, "paths did change: {changes}");
 }
 
 #[test]
