@@ -135,6 +135,6 @@ pub struct Counters {
     pub relayed: u64,
     /// Relayed bytes that wait for their receivers now.
     pub buffered: u64,
-    /// STUN requests that were answered over UDP.
+    /// STUN requests that were answered, UDP and TCP together.
     pub stun: u64,
 }

@@ -1,5 +1,8 @@
 //! A rendezvous server on this machine, and peers that meet at it.
 
+mod flood;
+mod relaying;
+mod staying;
 mod talking;
 
 use std::time::Duration;

@@ -49,6 +49,17 @@ pub enum ServeError {
     NoRuntime,
 }
 
+impl ServeError {
+    fn is_in_use(&self) -> bool {
+        match self {
+            Self::Socket(error) | Self::Stun(stun::ServeError::Socket(error)) => {
+                error.source.kind() == std::io::ErrorKind::AddrInUse
+            }
+            _ => false,
+        }
+    }
+}
+
 /// A rendezvous server that is not yet running.
 #[derive(Clone, Debug)]
 pub struct ServerBuilder {
@@ -92,6 +103,7 @@ impl ServerBuilder {
         let shared = Arc::new(Shared {
             inner: Mutex::new(Inner { registry: Registry::new(self.limits.clone()), bells: HashMap::new() }),
             tls: TlsAcceptor::from(config.map_err(ServeError::Identity)?),
+            stun: stun.streams(),
             stop: Notify::new(),
         });
         let host = self.host.unwrap_or_else(|| shown_host(addr).to_string());
@@ -105,9 +117,7 @@ impl ServerBuilder {
         let mut bound = self.bind();
         for _ in 1..if self.listen.port() == 0 { PORTS_TRIED } else { 1 } {
             match &bound {
-                Err(ServeError::Socket(error)) if error.source.kind() == std::io::ErrorKind::AddrInUse => {
-                    bound = self.bind();
-                }
+                Err(error) if error.is_in_use() => bound = self.bind(),
                 _ => break,
             }
         }
@@ -115,7 +125,7 @@ impl ServerBuilder {
     }
 
     fn bind(&self) -> Result<(stun::Server, TcpListener), ServeError> {
-        let builder = stun::Server::listen(self.listen).tcp(false);
+        let builder = stun::Server::listen(self.listen).streams_are_handed_over();
         let stun = self.listen2.into_iter().fold(builder, stun::ServerBuilder::listen2).start()?;
         let addr = stun.addr();
         let options = SocketOptions { reuse_addr: true, ..SocketOptions::default() };
@@ -165,7 +175,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server at this address: TLS over TCP and STUN over UDP, on one port.
+    /// A server at this address: TLS and STUN over TCP, STUN over UDP, on one port.
     pub fn listen(addr: SocketAddr, identity: Identity) -> ServerBuilder {
         ServerBuilder { listen: addr, listen2: None, identity, host: None, limits: Limits::default() }
     }
@@ -203,6 +213,7 @@ impl Server {
 pub(super) struct Shared {
     inner: Mutex<Inner>,
     pub(super) tls: TlsAcceptor,
+    pub(super) stun: stun::Streams,
     stop: Notify,
 }
 
