@@ -21,6 +21,8 @@ pub mod key;
 pub mod lab;
 pub mod nat;
 pub mod net;
+#[cfg(feature = "peer")]
+pub mod peer;
 pub mod pipe;
 #[cfg(feature = "punch")]
 pub mod punch;

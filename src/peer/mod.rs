@@ -1,0 +1,3 @@
+//! Peers: a pipe to whoever holds a ticket.
+
+mod session;
