@@ -11,7 +11,8 @@ use tokio::sync::Notify;
 use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::super::limits::{Counters, Limits};
+use super::super::counters::Counters;
+use super::super::limits::Limits;
 use super::registry::{Conn, Registry};
 use super::session;
 use crate::base::task::Nursery;

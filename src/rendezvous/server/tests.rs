@@ -268,7 +268,8 @@ fn streams_to_one_peer_have_their_turns() {
 fn an_address_that_has_used_up_its_quota_is_told_so_at_both_ends() {
     let mut hall = Hall::new(Limits::default().quota(20_000));
     let (ann, bob) = hall.pair();
-    (hall.said(ann), hall.said(bob));
+    hall.said(ann);
+    hall.said(bob);
     hall.say(ann, data(1, 16_000));
     hall.say(ann, data(1, 16_000));
     assert_eq!(hall.said(ann), [Frame::Close { channel: 1, why: Reason::Quota }]);
@@ -312,7 +313,8 @@ fn a_rate_holds_back_grants_and_nothing_else() {
 fn a_peer_that_leaves_takes_its_streams_with_it() {
     let mut hall = Hall::new(Limits::default());
     let (ann, bob) = hall.pair();
-    (hall.said(ann), hall.said(bob));
+    hall.said(ann);
+    hall.said(bob);
     hall.say(ann, data(1, 1000));
     hall.registry.handle_gone(ann.conn);
     assert!(matches!(hall.said(bob)[..], [Frame::Data { .. }, Frame::Close { channel: 7, why: Reason::Gone }]));
@@ -325,7 +327,8 @@ fn a_peer_that_leaves_takes_its_streams_with_it() {
 fn a_closed_stream_says_so_after_its_last_byte() {
     let mut hall = Hall::new(Limits::default());
     let (ann, bob) = hall.pair();
-    (hall.said(ann), hall.said(bob));
+    hall.said(ann);
+    hall.said(bob);
     hall.say(ann, data(1, 3));
     hall.say(ann, Frame::Finish { channel: 1 });
     hall.say(ann, Frame::Close { channel: 1, why: Reason::Done });
