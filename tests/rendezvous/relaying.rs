@@ -90,7 +90,8 @@ async fn a_stream_that_nobody_reads_holds_up_neither_signals_nor_other_streams()
     let mut got = vec![0; bytes.len()];
     let both = async { tokio::join!(at_ann.write_all(&bytes), at_bob.read_exact(&mut got)) };
     let (sent, received) = soon("the other stream", both).await;
-    (sent.unwrap(), received.unwrap());
+    sent.unwrap();
+    received.unwrap();
     assert!(got == bytes);
 }
 

@@ -12,8 +12,7 @@ use super::{peer, server, server_with, soon};
 /// Waits for a state.
 async fn until(client: &Client, what: &str, wanted: impl Fn(&State) -> bool) -> State {
     let mut state = client.state();
-    let seen = soon(what, state.wait_for(|state| wanted(state))).await.unwrap().clone();
-    seen
+    soon(what, state.wait_for(|state| wanted(state))).await.unwrap().clone()
 }
 
 #[tokio::test]
