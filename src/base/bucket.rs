@@ -44,6 +44,11 @@ impl Bucket {
         enough
     }
 
+    /// True when it limits nothing.
+    pub(crate) fn is_unlimited(&self) -> bool {
+        self.rate == 0.0
+    }
+
     /// When `n` tokens (at most the burst) will be there.
     pub(crate) fn when(&self, n: u64, now: Instant) -> Instant {
         if self.rate == 0.0 {

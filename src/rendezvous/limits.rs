@@ -1,4 +1,4 @@
-//! Holds: what a rendezvous server grants: to a peer, to an address, and in all; and what it has counted.
+//! Holds: what a rendezvous server grants: to a peer, to an address, and in all.
 
 use std::time::Duration;
 
@@ -105,36 +105,4 @@ impl Limits {
     pub fn keepalive(self, period: Duration) -> Self {
         Self { keepalive: Duration::from_secs(period.as_secs().clamp(1, 3600)), ..self }
     }
-}
-
-/// What a server has seen and what it holds now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Counters {
-    /// TCP connections that came.
-    pub connections: u64,
-    /// Of these, turned away by a limit.
-    pub turned_away: u64,
-    /// Of these, never finished their handshake, or with nothing that is TLS by key.
-    pub handshakes_failed: u64,
-    /// Connections that were ended because they did not keep to the protocol, or were silent.
-    pub violations: u64,
-    /// Peers registered now.
-    pub peers: u64,
-    /// Sealed messages that were passed on.
-    pub signals: u64,
-    /// Sealed messages that could not be passed on.
-    pub signals_refused: u64,
-    /// Relayed streams now, both ends there.
-    pub pairs: u64,
-    /// Relayed streams so far, both ends there.
-    pub pairs_joined: u64,
-    /// Relayed streams that were refused or ended by a limit.
-    pub pairs_refused: u64,
-    /// Bytes relayed.
-    pub relayed: u64,
-    /// Relayed bytes that wait for their receivers now.
-    pub buffered: u64,
-    /// STUN requests that were answered over UDP.
-    pub stun: u64,
 }

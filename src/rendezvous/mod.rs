@@ -11,13 +11,15 @@
 //! protocol is in `docs/protocols/rendezvous.md`.
 
 mod client;
+mod counters;
 mod frames;
 mod limits;
 mod server;
 mod wire;
 
 pub use client::{Client, ConnectError, RelayError, RelayStream, Signal, SignalError, State};
-pub use limits::{Counters, Limits};
+pub use counters::Counters;
+pub use limits::Limits;
 pub use server::{Conn, Next, Registry, ServeError, Server, ServerBuilder, Violation};
 pub use wire::{FIRST_WINDOW, Frame, FrameError, MAX_DATA, MAX_SIGNAL, RawPeer, Reason, Token, VERSION};
 

@@ -1,5 +1,10 @@
 //! A rendezvous server on this machine, and peers that meet at it.
 
+mod corpus;
+mod flood;
+mod lying;
+mod relaying;
+mod staying;
 mod talking;
 
 use std::time::Duration;

@@ -149,7 +149,8 @@ impl Peer {
         for _ in 0..self.owed.len() {
             let number = self.owed.pop_front()?;
             let Some(channel) = self.channels.get_mut(&number) else { continue };
-            let more = channel.owed.min(RATE_BURST as u32);
+            let most = if self.rate.is_unlimited() { u32::MAX } else { RATE_BURST as u32 };
+            let more = channel.owed.min(most);
             if !self.rate.take(more.into(), now) {
                 self.owed.push_front(number);
                 return Some(self.rate.when(more.into(), now));

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::super::limits::{Counters, Limits};
+use super::super::counters::Counters;
+use super::super::limits::Limits;
 use super::super::wire::{Frame, RawPeer, Reason, Token, VERSION};
 use super::accounts::Accounts;
 use super::pairs::Waiting;

@@ -11,7 +11,8 @@ use tokio::sync::Notify;
 use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::super::limits::{Counters, Limits};
+use super::super::counters::Counters;
+use super::super::limits::Limits;
 use super::registry::{Conn, Registry};
 use super::session;
 use crate::base::task::Nursery;
@@ -47,6 +48,17 @@ pub enum ServeError {
     /// It was started outside a tokio runtime.
     #[error("a rendezvous server needs a tokio runtime")]
     NoRuntime,
+}
+
+impl ServeError {
+    fn is_in_use(&self) -> bool {
+        match self {
+            Self::Socket(error) | Self::Stun(stun::ServeError::Socket(error)) => {
+                error.source.kind() == std::io::ErrorKind::AddrInUse
+            }
+            _ => false,
+        }
+    }
 }
 
 /// A rendezvous server that is not yet running.
@@ -92,6 +104,7 @@ impl ServerBuilder {
         let shared = Arc::new(Shared {
             inner: Mutex::new(Inner { registry: Registry::new(self.limits.clone()), bells: HashMap::new() }),
             tls: TlsAcceptor::from(config.map_err(ServeError::Identity)?),
+            stun: stun.streams(),
             stop: Notify::new(),
         });
         let host = self.host.unwrap_or_else(|| shown_host(addr).to_string());
@@ -105,9 +118,7 @@ impl ServerBuilder {
         let mut bound = self.bind();
         for _ in 1..if self.listen.port() == 0 { PORTS_TRIED } else { 1 } {
             match &bound {
-                Err(ServeError::Socket(error)) if error.source.kind() == std::io::ErrorKind::AddrInUse => {
-                    bound = self.bind();
-                }
+                Err(error) if error.is_in_use() => bound = self.bind(),
                 _ => break,
             }
         }
@@ -115,7 +126,7 @@ impl ServerBuilder {
     }
 
     fn bind(&self) -> Result<(stun::Server, TcpListener), ServeError> {
-        let builder = stun::Server::listen(self.listen).tcp(false);
+        let builder = stun::Server::listen(self.listen).streams_are_handed_over();
         let stun = self.listen2.into_iter().fold(builder, stun::ServerBuilder::listen2).start()?;
         let addr = stun.addr();
         let options = SocketOptions { reuse_addr: true, ..SocketOptions::default() };
@@ -165,7 +176,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server at this address: TLS over TCP and STUN over UDP, on one port.
+    /// A server at this address: TLS and STUN over TCP, STUN over UDP, on one port.
     pub fn listen(addr: SocketAddr, identity: Identity) -> ServerBuilder {
         ServerBuilder { listen: addr, listen2: None, identity, host: None, limits: Limits::default() }
     }
@@ -203,6 +214,7 @@ impl Server {
 pub(super) struct Shared {
     inner: Mutex<Inner>,
     pub(super) tls: TlsAcceptor,
+    pub(super) stun: stun::Streams,
     stop: Notify,
 }
 

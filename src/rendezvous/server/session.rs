@@ -54,23 +54,44 @@ impl Drop for Arrived {
 /// Serves a connection that the registry has let in.
 pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr) {
     let mut arrived = Arrived { shared: shared.clone(), ip: from.ip(), shaking: true };
-    match timeout(HANDSHAKE, shake(&shared, stream)).await {
-        Ok(Ok((stream, peer))) => {
+    match timeout(HANDSHAKE, begin(&shared, stream)).await {
+        Ok(Ok(Begun::Stun(stream))) => {
             arrived.shaken(true);
-            talk(&shared, stream, peer, from.ip()).await;
+            shared.stun.serve(stream, from).await;
+        }
+        Ok(Ok(Begun::Peer(stream, peer))) => {
+            arrived.shaken(true);
+            talk(&shared, *stream, peer, from.ip()).await;
         }
         Ok(Err(error)) => tracing::debug!(%from, %error, "no peer"),
         Err(_) => tracing::debug!(%from, "a handshake takes too long"),
     }
 }
 
-async fn shake(shared: &Shared, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, PeerId)> {
+/// What a connection turns out to be.
+enum Begun {
+    Stun(TcpStream),
+    Peer(Box<TlsStream<TcpStream>>, PeerId),
+}
+
+async fn begin(shared: &Shared, stream: TcpStream) -> io::Result<Begun> {
     let mut first = [0];
-    stream.peek(&mut first).await?;
-    if first != [TLS_HANDSHAKE] {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it does not begin with TLS"));
+    if stream.peek(&mut first).await? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    stream.set_nodelay(true)?;
+    match first[0] {
+        TLS_HANDSHAKE => {
+            stream.set_nodelay(true)?;
+            let (stream, peer) = shake(shared, stream).await?;
+            Ok(Begun::Peer(Box::new(stream), peer))
+        }
+        // The two most significant bits of STUN are zeros, and of its types the first byte is 0 or 1 (RFC 8489 section 5).
+        0 | 1 => Ok(Begun::Stun(stream)),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it begins neither as TLS nor as STUN")),
+    }
+}
+
+async fn shake(shared: &Shared, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, PeerId)> {
     let stream = shared.tls.accept(stream).await?;
     let proven = stream.get_ref().1;
     if proven.alpn_protocol() != Some(super::super::ALPN) {
