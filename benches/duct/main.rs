@@ -1,15 +1,18 @@
 //! Ducts between two processes beside a bare Unix socket pair with the same frames, Python's multiprocessing.Pipe and
 //! the ipc-channel crate, in one run, in interleaved rounds: `cargo bench --bench duct [-- ROUNDS]`.
 //!
-//! Each line is a median with its spread, and the median of the rounds' ratios to the duct (above 1: slower than it).
+//! Parents run on the first core and children on the second: where the scheduler puts them would decide more than they
+//! do. Each line is a median with its spread, and the median of the rounds' ratios to the duct (above 1: slower than it).
 
 mod peers;
 mod plays;
 
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use plays::Play;
 use std::time::Duration;
 
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 25;
 
 type Peer = (&'static str, fn(&Play) -> Duration);
 
@@ -18,25 +21,37 @@ fn main() {
     if let [role, peer, rest @ ..] = &args[..]
         && role == "child"
     {
+        pin(1);
         return child(peer, rest);
     }
+    pin(0);
     let rounds = args.iter().find_map(|arg| arg.parse().ok()).unwrap_or(ROUNDS);
     let all: &[Peer] = &[
         ("duct, blocking", peers::duct),
         ("bare socket pair", peers::bare),
+        ("duct, async", peers::tasks),
         ("duct, JSON", peers::json),
         ("multiprocessing.Pipe", peers::multiprocessing),
         ("ipc-channel", peers::ipc_channel),
     ];
-    compare("round trip, 64 B", Play::new("round-trip", 64, 10_000), all, rounds);
-    compare("one way, 64 B", Play::new("one-way", 64, 300_000), all, rounds);
-    compare("one way, 64 KiB", Play::new("one-way", 64 << 10, 5_000), all, rounds);
+    compare("round trip, 64 B", Play::new("round-trip", 64, 4_000), all, rounds);
+    compare("one way, 64 B", Play::new("one-way", 64, 100_000), all, rounds);
+    compare("one way, 64 KiB", Play::new("one-way", 64 << 10, 3_000), all, rounds);
+}
+
+/// Best effort: a machine may have one core.
+fn pin(core: usize) {
+    let mut cores = CpuSet::new();
+    if cores.set(core).is_ok() {
+        let _ = sched_setaffinity(Pid::from_raw(0), &cores);
+    }
 }
 
 fn child(peer: &str, rest: &[String]) {
     let play = Play::from_args(rest);
     match peer {
         "duct" => peers::duct_child(&play),
+        "tasks" => peers::tasks_child(&play),
         "json" => peers::json_child(&play),
         "bare" => peers::bare_child(&play),
         _ => peers::ipc_channel_child(&play, &rest[3]),

@@ -1,11 +1,18 @@
 """Python's multiprocessing.Pipe in the plays of the bench: mp_pipe.py MODE SIZE COUNT prints seconds."""
 
 import multiprocessing
+import os
 import sys
 import time
 
 
+def pin(core):
+    if core < os.cpu_count():
+        os.sched_setaffinity(0, {core})
+
+
 def child(end, mode, size, count):
+    pin(1)
     message = b"x" * size
     end.send(message)
     for _ in range(count):
@@ -17,6 +24,7 @@ def child(end, mode, size, count):
 
 
 def main():
+    pin(0)
     mode, size, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.Process(target=child, args=(theirs, mode, size, count))

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ipc_channel::ipc::{IpcOneShotServer, IpcReceiver, IpcSender, channel};
@@ -151,4 +151,51 @@ pub fn multiprocessing(play: &Play) -> Duration {
     assert!(output.status.success());
     let seconds = String::from_utf8(output.stdout).unwrap();
     Duration::from_secs_f64(seconds.trim().parse().unwrap())
+}
+
+/// The async form, raw payloads, each process on a runtime of one thread.
+pub fn tasks(play: &Play) -> Duration {
+    on_runtime(async {
+        let command = play.child("tasks");
+        let (mut child, duct) = natpipe::duct::start_with(command, DuctOptions::new(), Raw).unwrap();
+        let message = Bytes::from(play.message());
+        duct.recv().await.unwrap();
+        let begun = Instant::now();
+        for _ in 0..play.count {
+            duct.send(&message).await.unwrap();
+            if !play.is_one_way() {
+                assert_eq!(duct.recv().await.unwrap().len(), play.size);
+            }
+        }
+        if play.is_one_way() {
+            duct.recv().await.unwrap();
+        }
+        let took = begun.elapsed();
+        assert!(child.wait().unwrap().success());
+        took
+    })
+}
+
+pub fn tasks_child(play: &Play) {
+    on_runtime(async {
+        let mut child = natpipe::duct::DuctChild::from_env().unwrap().codec(Raw);
+        child.connect().await.unwrap();
+        let duct = child.into_duct().unwrap();
+        let message = Bytes::from(play.message());
+        duct.send(&message).await.unwrap();
+        for _ in 0..play.count {
+            assert_eq!(duct.recv().await.unwrap().len(), play.size);
+            if !play.is_one_way() {
+                duct.send(&message).await.unwrap();
+            }
+        }
+        if play.is_one_way() {
+            duct.send(&message).await.unwrap();
+        }
+        duct.close().await;
+    });
+}
+
+fn on_runtime<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }

@@ -40,17 +40,27 @@
 
 pub mod blocking;
 mod burst;
+mod child;
 mod codec;
+#[allow(clippy::module_inception)] // The room is called after its thing.
+mod duct;
 mod error;
 mod handover;
+mod link;
 mod listening;
 mod options;
+mod parent;
 mod place;
+mod receiving;
 mod rights;
+mod sending;
 mod wire;
 
+pub use child::DuctChild;
 pub use codec::{Codec, CodecError, Json, MsgPack, Raw};
+pub use duct::{Duct, DuctReceiver, DuctSender, Pair, pair, pair_with, start, start_with};
 pub use error::{AttachError, BindError, ConnectError, InheritError, ListenError, RecvError, SendError, StartError};
 pub use options::DuctOptions;
+pub use parent::DuctParent;
 pub use place::VARIABLE;
 pub use rights::Received;

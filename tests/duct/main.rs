@@ -2,6 +2,7 @@
 
 #![cfg(unix)]
 
+mod asynchronous;
 mod bad_input;
 mod blocking;
 mod descriptors;

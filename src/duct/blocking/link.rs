@@ -11,6 +11,7 @@ use socket2::Socket;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::runtime::Handle;
 
+use crate::base::task;
 use crate::duct::DuctOptions;
 use crate::duct::rights::Rights;
 use crate::duct::wire::Incoming;
@@ -153,6 +154,17 @@ impl Sink {
         };
         self.set_limit(socket, left)?;
         uninterrupted(|| rights::send(socket, bytes, fds, left != Some(Duration::ZERO)))
+    }
+
+    /// Writes the rest and the end of a pipe in a task of its runtime.
+    pub(crate) fn finish_later(&mut self, runtime: &Handle, rest: Vec<u8>) {
+        if let Some(mut half) = self.half.take() {
+            task::drive(runtime, async move {
+                // Fails where the pipe has ended already, and nobody is left to be told.
+                let _ = half.write_all(&rest).await;
+                let _ = half.shutdown().await;
+            });
+        }
     }
 
     fn set_limit(&mut self, socket: &Socket, left: Option<Duration>) -> io::Result<()> {

@@ -192,16 +192,20 @@ impl Sending {
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        let deadline = Deadline::new(self.link.options.timeout);
-        if !self.link.is_closed() {
-            let mut state = std::mem::replace(&mut self.state, Mutex::new(State::gone())).into_inner();
-            if state.broken.is_none() {
-                // Nobody is left to be told: the other end sees the stream end early.
-                let _ = self.write(&mut state, &[], &deadline);
-            }
-            state.flusher.end();
-            self.link.finish(Shutdown::Write);
+        let mut state = std::mem::replace(&mut self.state, Mutex::new(State::gone())).into_inner();
+        state.flusher.end();
+        if self.link.is_closed() {
+            return;
         }
+        if let Medium::Pipe { runtime, .. } = &self.link.medium {
+            // A handle may be dropped inside a task, where nothing may block.
+            return state.sink.finish_later(runtime, state.outgoing.poll_transmit().to_vec());
+        }
+        if state.broken.is_none() {
+            // Nobody is left to be told: the other end sees the stream end early.
+            let _ = self.write(&mut state, &[], &Deadline::new(self.link.options.timeout));
+        }
+        self.link.finish(Shutdown::Write);
     }
 }
 
