@@ -7,24 +7,34 @@
 //! | room | what it is for |
 //! | --- | --- |
 //! | `duct` | message ducts: two ends, objects in, objects out (feature `duct`, Unix systems) |
+//! | `key` | who a peer is: identities, tickets, sealed messages, TLS by key (feature `peer`) |
 //! | [`nat`] | how a NAT behaves: a model, probing, classification, prediction, pairs; no I/O yet |
 //! | [`net`] | what this machine has: interfaces, routes, name resolution, sockets |
 //! | [`pipe`] | [`Pipe`], [`pipe_open`], [`NetConf`]: streams and datagrams, callbacks and queues, links |
 //! | `punch` | hole punching, UDP (ICE) and TCP (simultaneous open), over any ordered channel (feature `punch`) |
+//! | `rendezvous` | a server to meet at: signalling sealed end to end, relayed streams (feature `peer`) |
 //! | `stun` | STUN messages, what clients and servers decide; no I/O yet (feature `stun`) |
 
 mod base;
 #[cfg(all(feature = "duct", unix))]
 pub mod duct;
+#[cfg(feature = "peer")]
+pub mod key;
 #[cfg(any(test, feature = "lab"))]
 pub mod lab;
 pub mod nat;
 pub mod net;
+#[cfg(feature = "peer")]
+pub mod peer;
 pub mod pipe;
 #[cfg(feature = "punch")]
 pub mod punch;
+#[cfg(feature = "peer")]
+pub mod rendezvous;
 #[cfg(feature = "stun")]
 pub mod stun;
 
+#[cfg(feature = "peer")]
+pub use key::{Identity, PeerId, Ticket};
 pub use net::{Family, Interface, Route, Scope};
 pub use pipe::{Addr, Daemon, End, Filter, Message, NetConf, Pipe, Proto, Subscription, pipe_open};
