@@ -6,6 +6,7 @@
 //!
 //! | room | what it is for |
 //! | --- | --- |
+//! | `duct` | message ducts: two ends, objects in, objects out (feature `duct`, Unix systems) |
 //! | `key` | who a peer is: identities, tickets, sealed messages, TLS by key (feature `peer`) |
 //! | [`nat`] | how a NAT behaves: a model, probing, classification, prediction, pairs; no I/O yet |
 //! | [`net`] | what this machine has: interfaces, routes, name resolution, sockets |
@@ -15,6 +16,8 @@
 //! | `stun` | STUN messages, what clients and servers decide; no I/O yet (feature `stun`) |
 
 mod base;
+#[cfg(all(feature = "duct", unix))]
+pub mod duct;
 #[cfg(feature = "peer")]
 pub mod key;
 #[cfg(any(test, feature = "lab"))]
