@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `duct` | message ducts: two ends, objects in, objects out (feature `duct`, Unix systems) |
 //! | `key` | who a peer is: identities, tickets, sealed messages, TLS by key (feature `peer`) |
+//! | `comm` | producers, calls and consumers over a broker, a pipe, or in process (features `comm`, `amqp`) |
 //! | [`nat`] | how a NAT behaves: a model, probing, classification, prediction, pairs; no I/O yet |
 //! | [`net`] | what this machine has: interfaces, routes, name resolution, sockets |
 //! | [`pipe`] | [`Pipe`], [`pipe_open`], [`NetConf`]: streams and datagrams, callbacks and queues, links |
@@ -20,6 +21,8 @@ mod base;
 pub mod duct;
 #[cfg(feature = "peer")]
 pub mod key;
+#[cfg(feature = "comm")]
+pub mod comm;
 #[cfg(any(test, feature = "lab"))]
 pub mod lab;
 pub mod nat;
