@@ -10,6 +10,7 @@
 //! | [`net`] | what this machine has: interfaces, routes, name resolution, sockets |
 //! | [`pipe`] | [`Pipe`], [`pipe_open`], [`NetConf`]: streams and datagrams, callbacks and queues, links |
 //! | `punch` | hole punching, UDP (ICE) and TCP (simultaneous open), over any ordered channel (feature `punch`) |
+//! | `smart` | smart sockets: messages among many peers, reconnection, publish, round-robin, by identity (feature `smart`) |
 //! | `stun` | STUN messages, what clients and servers decide; no I/O yet (feature `stun`) |
 
 mod base;
@@ -20,6 +21,8 @@ pub mod net;
 pub mod pipe;
 #[cfg(feature = "punch")]
 pub mod punch;
+#[cfg(feature = "smart")]
+pub mod smart;
 #[cfg(feature = "stun")]
 pub mod stun;
 
