@@ -14,6 +14,7 @@
 //! | [`pipe`] | [`Pipe`], [`pipe_open`], [`NetConf`]: streams and datagrams, callbacks and queues, links |
 //! | `punch` | hole punching, UDP (ICE) and TCP (simultaneous open), over any ordered channel (feature `punch`) |
 //! | `rendezvous` | a server to meet at: signalling sealed end to end, relayed streams (feature `peer`) |
+//! | `smart` | smart sockets: messages among many peers, reconnection, publish, round-robin, by identity (feature `smart`) |
 //! | `stun` | STUN messages, what clients and servers decide; no I/O yet (feature `stun`) |
 
 mod base;
@@ -34,6 +35,8 @@ pub mod pipe;
 pub mod punch;
 #[cfg(feature = "peer")]
 pub mod rendezvous;
+#[cfg(feature = "smart")]
+pub mod smart;
 #[cfg(feature = "stun")]
 pub mod stun;
 
