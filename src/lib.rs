@@ -6,6 +6,7 @@
 //!
 //! | room | what it is for |
 //! | --- | --- |
+//! | [`frame`] | bytes to messages: lengths, first-byte sniffing, WebSocket (feature `ws`) |
 //! | [`nat`] | how a NAT behaves: a model, probing, classification, prediction, pairs; no I/O yet |
 //! | [`net`] | what this machine has: interfaces, routes, name resolution, sockets |
 //! | [`pipe`] | [`Pipe`], [`pipe_open`], [`NetConf`]: streams and datagrams, callbacks and queues, links |
@@ -13,6 +14,7 @@
 //! | `stun` | STUN messages, what clients and servers decide; no I/O yet (feature `stun`) |
 
 mod base;
+pub mod frame;
 #[cfg(any(test, feature = "lab"))]
 pub mod lab;
 pub mod nat;
