@@ -10,6 +10,7 @@
 //! | [`nat`] | how a NAT behaves: a model, probing, classification, prediction, pairs; no I/O yet |
 //! | [`net`] | what this machine has: interfaces, routes, name resolution, sockets |
 //! | [`pipe`] | [`Pipe`], [`pipe_open`], [`NetConf`]: streams and datagrams, callbacks and queues, links |
+//! | `pool` | websocket pools: connections that talk both ways, by pool, router and connection (feature `pool`) |
 //! | `punch` | hole punching, UDP (ICE) and TCP (simultaneous open), over any ordered channel (feature `punch`) |
 //! | `stun` | STUN messages, what clients and servers decide; no I/O yet (feature `stun`) |
 
@@ -20,6 +21,8 @@ pub mod lab;
 pub mod nat;
 pub mod net;
 pub mod pipe;
+#[cfg(feature = "pool")]
+pub mod pool;
 #[cfg(feature = "punch")]
 pub mod punch;
 #[cfg(feature = "stun")]

@@ -5,6 +5,7 @@ use std::pin::{Pin, pin};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::{Addr, Kind, Reader, Received, Transport};
@@ -16,12 +17,18 @@ pub struct OverIo<S> {
     stream: Mutex<S>,
     local: Addr,
     peer: Addr,
+    certificate: Option<Bytes>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> OverIo<S> {
     /// Wraps `stream`, whose ends are shown as `local` and `peer`.
     pub fn new(stream: S, local: Addr, peer: Addr) -> Self {
-        Self { stream: Mutex::new(stream), local, peer }
+        Self { stream: Mutex::new(stream), local, peer, certificate: None }
+    }
+
+    /// The same, whose other end has shown this certificate (DER).
+    pub fn with_peer_certificate(self, certificate: Option<Bytes>) -> Self {
+        Self { certificate, ..self }
     }
 
     fn lock(&self) -> MutexGuard<'_, S> {
@@ -40,6 +47,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for OverIo<S>
 
     fn peer_addr(&self) -> Option<Addr> {
         Some(self.peer.clone())
+    }
+
+    fn peer_certificate(&self) -> Option<Bytes> {
+        self.certificate.clone()
     }
 
     fn poll_recv(&self, cx: &mut Context<'_>, reader: &mut Reader) -> Poll<Result<Received>> {
