@@ -1,6 +1,7 @@
 //! Waits: listening for members.
 
 use std::future::{Future, IntoFuture};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,6 @@ use super::{BindError, Con, Event, conf, url};
 use crate::base::task;
 use crate::frame::sniff::{self, First};
 use crate::frame::ws::{self, Incoming, Refusal, Role, WebSocket};
-use crate::net;
 use crate::pipe::{Addr, Dest, NetConf, Pipe, Proto, RecvError, pipe_open};
 
 /// Connections that are on their way to become members, at once, for one listener.
@@ -137,14 +137,12 @@ fn certificate(_: &Pipe) -> Option<bytes::Bytes> {
 fn url_of(local: &Addr, tls: bool, path: Option<&str>) -> String {
     match local {
         Addr::Ip(addr) => {
-            let ip = match (addr.ip().is_unspecified(), addr.is_ipv6()) {
-                (false, _) => addr.ip(),
-                (true, _) if net::socket::widest_family() == net::Family::V6 && addr.is_ipv6() => {
-                    std::net::Ipv6Addr::LOCALHOST.into()
-                }
-                (true, _) => std::net::Ipv4Addr::LOCALHOST.into(),
+            let ip = match addr.ip() {
+                IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+                ip => ip,
             };
-            let at = std::net::SocketAddr::new(ip, addr.port());
+            let at = SocketAddr::new(ip, addr.port());
             format!("{}://{at}{}", if tls { "wss" } else { "ws" }, path.unwrap_or(url::PATH))
         }
         Addr::Unix(path) => format!("unix:{}", path.display()),

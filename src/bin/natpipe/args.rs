@@ -52,6 +52,8 @@ pub enum Command {
         #[arg(long, value_name = "ADDR2", value_parser = listen_addr)]
         listen2: Vec<SocketAddr>,
     },
+    /// Be the server where peers meet: STUN, signalling and relay in one process.
+    Serve(ServeArgs),
     /// Join two pipes both ways, until both ends have ended.
     Link {
         /// One end.
@@ -98,4 +100,39 @@ pub struct NatArgs {
     /// Measure as well how long an idle UDP binding lives. It takes up to three minutes.
     #[arg(long)]
     pub lifetime: bool,
+}
+
+/// What `serve` can be told.
+#[derive(Debug, clap::Args)]
+pub struct ServeArgs {
+    /// ADDRESS:PORT, or a port for every address: TLS and STUN over TCP, STUN over UDP.
+    #[arg(long, value_name = "ADDR", default_value = "3478", value_parser = listen_addr)]
+    pub listen: SocketAddr,
+    /// A second address of the same family with another port, for STUN: with it clients can test how their NAT filters.
+    #[arg(long, value_name = "ADDR", value_parser = listen_addr)]
+    pub listen2: Option<SocketAddr>,
+    /// The name or address by which others reach this server, for its URL.
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<String>,
+    /// The server's key, made where there is none. Without it the server has another key, and another URL, at each start.
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+    /// Answer http://ADDR/metrics for Prometheus, and http://ADDR/health.
+    #[arg(long, value_name = "ADDR", value_parser = listen_addr)]
+    pub metrics: Option<SocketAddr>,
+    /// Peers in all.
+    #[arg(long, value_name = "N")]
+    pub max_peers: Option<usize>,
+    /// Connections of one address.
+    #[arg(long, value_name = "N")]
+    pub max_per_address: Option<usize>,
+    /// Kilobytes that each peer may relay each second.
+    #[arg(long, value_name = "KB", value_parser = clap::value_parser!(u64).range(1..))]
+    pub relay_rate: Option<u64>,
+    /// Megabytes that each address may relay each day.
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..))]
+    pub relay_quota: Option<u64>,
+    /// Relay nothing: signalling and STUN only.
+    #[arg(long, conflicts_with_all = ["relay_rate", "relay_quota"])]
+    pub no_relay: bool,
 }

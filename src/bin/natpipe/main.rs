@@ -22,10 +22,12 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return output::failed(&anyhow::Error::new(error).context("cannot start")),
     };
+    // A server says goodbye to its peers first.
+    let stops_itself = matches!(args.command, Command::Serve(_));
     let result = runtime.block_on(async {
         tokio::select! {
             result = run(args) => result,
-            _ = tokio::signal::ctrl_c() => Ok(()),
+            _ = tokio::signal::ctrl_c(), if !stops_itself => Ok(()),
         }
     });
     // A thread that still waits for standard input must not hold the process.
@@ -42,6 +44,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         Command::Interfaces { external, stun } => commands::interfaces::run(external, stun, json).await,
         Command::Nat(args) => commands::nat::run(args, json).await,
         Command::StunServer { listen, listen2 } => commands::stun_server::run(listen, listen2, json).await,
+        Command::Serve(args) => commands::serve::run(args, json).await,
         Command::Link { a, b } => commands::link::run(a, b, json).await,
         Command::Echo { spec } => commands::echo::run(spec, json).await,
         Command::Demo { mib } => commands::demo::run(mib, json).await,

@@ -6,4 +6,5 @@ pub mod interfaces;
 pub mod link;
 pub mod manual;
 pub mod nat;
+pub mod serve;
 pub mod stun_server;

@@ -1,0 +1,158 @@
+//! Waits: from a server's URL to a registered connection.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::super::frames::Frames;
+use super::super::wire::{FIRST_WINDOW, Frame, Reason, VERSION};
+use crate::key::{Carrier, Identity, ServerUrl, tls};
+use crate::pipe::{NetConf, OpenError, Proto, pipe_open};
+
+/// From the first packet to being registered.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// Why a client is not connected to its server.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The server's address can not be reached.
+    #[error("can not reach the rendezvous server {server}")]
+    Open {
+        /// `HOST:PORT`.
+        server: String,
+        /// Why not.
+        #[source]
+        source: OpenError,
+    },
+    /// Who answers has not the key of the URL: the URL is old, or somebody stands in between. Nothing was said to it.
+    #[error("{server} is not the server of the URL: it has another key. Is the URL of another server, or an old one?")]
+    NotTheServer {
+        /// `HOST:PORT`.
+        server: String,
+    },
+    /// Who answers speaks another protocol, or the connection broke.
+    #[error("{server} is no rendezvous server that can be talked to: {source}")]
+    Handshake {
+        /// `HOST:PORT`.
+        server: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The server turns this peer away.
+    #[error("the rendezvous server {server} turns us away: {why}")]
+    Refused {
+        /// `HOST:PORT`.
+        server: String,
+        /// Why.
+        why: Reason,
+    },
+    /// The server took too long.
+    #[error("the rendezvous server {server} did not answer within {limit:?}")]
+    TimedOut {
+        /// `HOST:PORT`.
+        server: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The URL's way is not known here.
+    #[error("{url} can not be reached: only natpipe:// servers can")]
+    Carrier {
+        /// The URL.
+        url: ServerUrl,
+    },
+    /// The identity can not be used for TLS.
+    #[error("the identity can not be used for TLS")]
+    Identity(#[source] rustls::Error),
+    /// It was called outside a tokio runtime.
+    #[error("a rendezvous client needs a tokio runtime")]
+    NoRuntime,
+}
+
+/// How a server is reached, again and again.
+pub(super) struct Dialer {
+    url: ServerUrl,
+    tls: TlsConnector,
+    conf: NetConf,
+}
+
+/// A registered connection.
+pub(super) struct Line {
+    pub(super) frames: Frames<ReadHalf<TlsStream<TcpStream>>>,
+    pub(super) writing: WriteHalf<TlsStream<TcpStream>>,
+    pub(super) keepalive: Duration,
+    pub(super) window: u32,
+}
+
+impl Dialer {
+    pub(super) fn new(url: &ServerUrl, identity: &Identity) -> Result<Self, ConnectError> {
+        if url.carrier() != Carrier::Natpipe {
+            return Err(ConnectError::Carrier { url: url.clone() });
+        }
+        let config = tls::client_config(identity, url.key(), &[super::super::ALPN]).map_err(ConnectError::Identity)?;
+        let conf = NetConf::default().nodelay(true).con_timeout(LIMIT).dns_timeout(LIMIT).sock_only(true);
+        Ok(Self { url: url.clone(), tls: TlsConnector::from(Arc::clone(&config)), conf })
+    }
+
+    pub(super) async fn dial(&self) -> Result<Line, ConnectError> {
+        match timeout(LIMIT, self.reach()).await {
+            Ok(line) => line,
+            Err(_) => Err(ConnectError::TimedOut { server: self.url.authority(), limit: LIMIT }),
+        }
+    }
+
+    async fn reach(&self) -> Result<Line, ConnectError> {
+        let server = self.url.authority();
+        let failed = |source| match is_other_key(&source) {
+            true => ConnectError::NotTheServer { server: server.clone() },
+            false => ConnectError::Handshake { server: server.clone(), source },
+        };
+        let opened = pipe_open(Proto::Tcp).dest(server.as_str()).conf(self.conf.clone()).await;
+        let pipe = opened.map_err(|source| ConnectError::Open { server: server.clone(), source })?;
+        let socket = pipe.into_socket().ok_or_else(|| failed(io::ErrorKind::NotConnected.into()))?;
+        let stream = TcpStream::from_std(socket.into()).map_err(failed)?;
+        let stream = self.tls.connect(tls::server_name(), stream).await.map_err(failed)?;
+        self.register(stream).await
+    }
+
+    async fn register(&self, stream: TlsStream<TcpStream>) -> Result<Line, ConnectError> {
+        let server = self.url.authority();
+        let failed = |source| ConnectError::Handshake { server: server.clone(), source };
+        let (reading, mut writing) = split(stream);
+        let mut hello = Vec::new();
+        Frame::Hello { version: VERSION }.write(&mut hello);
+        writing.write_all(&hello).await.map_err(failed)?;
+        writing.flush().await.map_err(failed)?;
+        let mut frames = Frames::new(reading);
+        loop {
+            let invalid = |what: &str| failed(io::Error::new(io::ErrorKind::InvalidData, what.to_owned()));
+            match frames.take().map_err(|error| invalid(&error.to_string()))? {
+                Some(Frame::Welcome { version, keepalive, window }) => {
+                    if version == 0 || keepalive == 0 || window < FIRST_WINDOW {
+                        return Err(invalid("its welcome makes no sense"));
+                    }
+                    return Ok(Line { frames, writing, keepalive: Duration::from_secs(keepalive.into()), window });
+                }
+                Some(Frame::Goodbye(why)) => return Err(ConnectError::Refused { server: server.clone(), why }),
+                Some(_) => return Err(invalid("it does not begin with a welcome")),
+                None => {}
+            }
+            if !frames.fill().await.map_err(failed)? {
+                return Err(failed(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+}
+
+/// The server's key was not the one of the URL.
+fn is_other_key(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure)))
+}
