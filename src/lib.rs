@@ -7,11 +7,13 @@
 //! | room | what it is for |
 //! | --- | --- |
 //! | `duct` | message ducts: two ends, objects in, objects out (feature `duct`, Unix systems) |
+//! | [`frame`] | bytes to messages: lengths, first-byte sniffing, WebSocket (feature `ws`) |
 //! | `key` | who a peer is: identities, tickets, sealed messages, TLS by key (feature `peer`) |
 //! | `comm` | producers, calls and consumers over a broker, a pipe, or in process (features `comm`, `amqp`) |
 //! | [`nat`] | how a NAT behaves: a model, probing, classification, prediction, pairs; no I/O yet |
 //! | [`net`] | what this machine has: interfaces, routes, name resolution, sockets |
 //! | [`pipe`] | [`Pipe`], [`pipe_open`], [`NetConf`]: streams and datagrams, callbacks and queues, links |
+//! | `pool` | websocket pools: connections that talk both ways, by pool, router and connection (feature `pool`) |
 //! | `punch` | hole punching, UDP (ICE) and TCP (simultaneous open), over any ordered channel (feature `punch`) |
 //! | `rendezvous` | a server to meet at: signalling sealed end to end, relayed streams (feature `peer`) |
 //! | `smart` | smart sockets: messages among many peers, reconnection, publish, round-robin, by identity (feature `smart`) |
@@ -20,6 +22,7 @@
 mod base;
 #[cfg(all(feature = "duct", unix))]
 pub mod duct;
+pub mod frame;
 #[cfg(feature = "peer")]
 pub mod key;
 #[cfg(feature = "comm")]
@@ -31,6 +34,8 @@ pub mod net;
 #[cfg(feature = "peer")]
 pub mod peer;
 pub mod pipe;
+#[cfg(feature = "pool")]
+pub mod pool;
 #[cfg(feature = "punch")]
 pub mod punch;
 #[cfg(feature = "peer")]
