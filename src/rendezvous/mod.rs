@@ -17,7 +17,9 @@ mod limits;
 mod server;
 mod wire;
 
-pub use client::{Client, ConnectError, RelayError, RelayStream, Signal, SignalError, State};
+pub use client::{
+    Client, ClientBuilder, ConnectError, Proxy, ProxyError, RelayError, RelayStream, Signal, SignalError, State,
+};
 pub use counters::Counters;
 pub use limits::Limits;
 pub use server::{Conn, Next, Registry, ServeError, Server, ServerBuilder, Violation};

@@ -12,8 +12,10 @@ use tokio_rustls::client::TlsStream;
 
 use super::super::frames::Frames;
 use super::super::wire::{FIRST_WINDOW, Frame, Reason, VERSION};
+use super::proxy::Proxy;
 use crate::key::{Carrier, Identity, ServerUrl, tls};
-use crate::pipe::{NetConf, OpenError, Proto, pipe_open};
+use crate::net::Route;
+use crate::pipe::{self, NetConf, OpenError, Proto, pipe_open};
 
 /// From the first packet to being registered.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -22,8 +24,8 @@ const LIMIT: Duration = Duration::from_secs(15);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The server's address can not be reached.
-    #[error("can not reach the rendezvous server {server}")]
+    /// The server's address, or the proxy's, can not be reached.
+    #[error("can not reach the rendezvous server or proxy {server}")]
     Open {
         /// `HOST:PORT`.
         server: String,
@@ -43,6 +45,15 @@ pub enum ConnectError {
         /// `HOST:PORT`.
         server: String,
         /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The proxy does not lead there.
+    #[error("no way to {server}: {source}")]
+    Proxy {
+        /// `HOST:PORT` of the server.
+        server: String,
+        /// What the proxy says.
         #[source]
         source: io::Error,
     },
@@ -76,9 +87,17 @@ pub enum ConnectError {
     NoRuntime,
 }
 
-/// How a server is reached, again and again.
+/// How a server is reached.
+#[derive(Clone, Debug)]
+pub(super) struct Way {
+    pub(super) url: ServerUrl,
+    pub(super) route: Option<Route>,
+    pub(super) proxy: Option<Proxy>,
+}
+
+/// Reaches a server, again and again.
 pub(super) struct Dialer {
-    url: ServerUrl,
+    way: Way,
     tls: TlsConnector,
     conf: NetConf,
 }
@@ -92,38 +111,45 @@ pub(super) struct Line {
 }
 
 impl Dialer {
-    pub(super) fn new(url: &ServerUrl, identity: &Identity) -> Result<Self, ConnectError> {
-        if url.carrier() != Carrier::Natpipe {
-            return Err(ConnectError::Carrier { url: url.clone() });
+    pub(super) fn new(way: Way, identity: &Identity) -> Result<Self, ConnectError> {
+        if way.url.carrier() != Carrier::Natpipe {
+            return Err(ConnectError::Carrier { url: way.url });
         }
-        let config = tls::client_config(identity, url.key(), &[super::super::ALPN]).map_err(ConnectError::Identity)?;
+        let config =
+            tls::client_config(identity, way.url.key(), &[super::super::ALPN]).map_err(ConnectError::Identity)?;
         let conf = NetConf::default().nodelay(true).con_timeout(LIMIT).dns_timeout(LIMIT).sock_only(true);
-        Ok(Self { url: url.clone(), tls: TlsConnector::from(Arc::clone(&config)), conf })
+        Ok(Self { way, tls: TlsConnector::from(Arc::clone(&config)), conf })
     }
 
     pub(super) async fn dial(&self) -> Result<Line, ConnectError> {
         match timeout(LIMIT, self.reach()).await {
             Ok(line) => line,
-            Err(_) => Err(ConnectError::TimedOut { server: self.url.authority(), limit: LIMIT }),
+            Err(_) => Err(ConnectError::TimedOut { server: self.way.url.authority(), limit: LIMIT }),
         }
     }
 
     async fn reach(&self) -> Result<Line, ConnectError> {
-        let server = self.url.authority();
+        let server = self.way.url.authority();
         let failed = |source| match is_other_key(&source) {
             true => ConnectError::NotTheServer { server: server.clone() },
             false => ConnectError::Handshake { server: server.clone(), source },
         };
-        let opened = pipe_open(Proto::Tcp).dest(server.as_str()).conf(self.conf.clone()).await;
-        let pipe = opened.map_err(|source| ConnectError::Open { server: server.clone(), source })?;
+        let dest = self.way.proxy.as_ref().map_or(server.as_str(), Proxy::authority);
+        let opening = pipe_open(Proto::Tcp).dest(dest).conf(self.conf.clone());
+        let opening = self.way.route.iter().fold(opening, pipe::Opening::route);
+        let pipe = opening.await.map_err(|source| ConnectError::Open { server: dest.to_owned(), source })?;
         let socket = pipe.into_socket().ok_or_else(|| failed(io::ErrorKind::NotConnected.into()))?;
-        let stream = TcpStream::from_std(socket.into()).map_err(failed)?;
+        let mut stream = TcpStream::from_std(socket.into()).map_err(failed)?;
+        if let Some(proxy) = &self.way.proxy {
+            let refused = |source| ConnectError::Proxy { server: server.clone(), source };
+            proxy.tunnel(&mut stream, &server).await.map_err(refused)?;
+        }
         let stream = self.tls.connect(tls::server_name(), stream).await.map_err(failed)?;
         self.register(stream).await
     }
 
     async fn register(&self, stream: TlsStream<TcpStream>) -> Result<Line, ConnectError> {
-        let server = self.url.authority();
+        let server = self.way.url.authority();
         let failed = |source| ConnectError::Handshake { server: server.clone(), source };
         let (reading, mut writing) = split(stream);
         let mut hello = Vec::new();
