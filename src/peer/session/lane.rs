@@ -40,6 +40,11 @@ impl Outgoing {
         self.bytes >= UNACKNOWLEDGED
     }
 
+    /// The number of the first record that would go on a new path to an end that expects this one.
+    pub(crate) fn resumes_from(&self, expected: u64) -> u64 {
+        self.first.max(expected)
+    }
+
     /// Bytes that wait for the path to take them.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting
