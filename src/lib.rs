@@ -6,6 +6,7 @@
 //!
 //! | room | what it is for |
 //! | --- | --- |
+//! | [`frame`] | bytes to messages: lengths, first-byte sniffing, WebSocket (feature `ws`) |
 //! | `key` | who a peer is: identities, tickets, sealed messages, TLS by key (feature `peer`) |
 //! | [`nat`] | how a NAT behaves: a model, probing, classification, prediction, pairs; no I/O yet |
 //! | [`net`] | what this machine has: interfaces, routes, name resolution, sockets |
@@ -15,6 +16,7 @@
 //! | `stun` | STUN messages, what clients and servers decide; no I/O yet (feature `stun`) |
 
 mod base;
+pub mod frame;
 #[cfg(feature = "peer")]
 pub mod key;
 #[cfg(any(test, feature = "lab"))]

@@ -7,6 +7,7 @@ mod proxied;
 mod relaying;
 mod staying;
 mod talking;
+mod web;
 
 use std::time::Duration;
 

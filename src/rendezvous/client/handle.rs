@@ -17,6 +17,7 @@ use super::signal::{Signal, SignalError};
 use crate::base::task;
 use crate::key::{Identity, PeerId, ServerUrl};
 use crate::net::Route;
+use crate::pipe::tls::TlsClient;
 
 /// How a client and its server stand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +57,7 @@ impl Client {
 
     /// A client that is not yet connected, to say by which way it is to be.
     pub fn builder(url: &ServerUrl, identity: &Identity) -> ClientBuilder {
-        let way = Way { url: url.clone(), route: None, proxy: None };
+        let way = Way { url: url.clone(), route: None, proxy: None, web_tls: None };
         ClientBuilder { way, identity: identity.clone() }
     }
 
@@ -136,6 +137,13 @@ impl ClientBuilder {
     /// Goes through an HTTP proxy, which sees the server's address and encrypted bytes.
     pub fn proxy(mut self, proxy: Proxy) -> Self {
         self.way.proxy = Some(proxy);
+        self
+    }
+
+    /// Whom the web's TLS trusts, where the URL is `wss://`. Default: the roots of this system. The server proves its own key
+    /// inside of it in any case.
+    pub fn web_tls(mut self, tls: TlsClient) -> Self {
+        self.way.web_tls = Some(tls);
         self
     }
 
