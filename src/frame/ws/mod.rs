@@ -39,6 +39,8 @@ mod socket;
 mod tests;
 pub mod upgrade;
 
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
 pub use self::bytes::ByteStream;
 pub use conf::Conf;
 pub use error::{ConnectError, Refusal, UpgradeError, WsError};

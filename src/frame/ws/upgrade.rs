@@ -1,13 +1,11 @@
 //! Decides: who may upgrade an HTTP request to a WebSocket, and what both sides say (RFC 6455 section 4).
 
+use super::{Conf, Refusal, derive_accept_key};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-
-use super::{Conf, Refusal};
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 
