@@ -38,7 +38,9 @@ impl Told {
     fn ends_well(mut self) -> (Vec<u8>, Vec<Value>) {
         let mut out = Vec::new();
         self.child.stdout.take().unwrap().read_to_end(&mut out).unwrap();
-        let rest: Vec<Value> = self.events.lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
+        let mut text = String::new();
+        self.events.read_to_string(&mut text).unwrap();
+        let rest: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert!(self.child.wait().unwrap().success(), "{rest:?}");
         (out, rest)
     }
