@@ -107,9 +107,11 @@ impl World {
             });
             let called = calling.join().map_err(|_| anyhow!("the calling peer fell over"))?;
             let answered = answering.join().map_err(|_| anyhow!("the answering peer fell over"))?;
-            // The one who called knows more of what went wrong.
-            let called = called?;
-            answered?;
+            let called = match (called, answered) {
+                (Ok(called), Ok(())) => called,
+                (Err(one), Err(other)) => return Err(one.context(format!("at the other end: {other:#}"))),
+                (Err(error), _) | (_, Err(error)) => return Err(error),
+            };
             Ok(called.outcome(first_byte.recv().context("no byte came")?))
         })
     }

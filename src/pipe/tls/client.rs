@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -120,7 +121,13 @@ async fn shake<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     limit: Duration,
 ) -> Result<Held, OpenFailure> {
     match tokio::time::timeout(limit, connector.connect(name, socket)).await {
-        Ok(Ok(stream)) => Ok(held(OverIo::new(stream, local, peer))),
+        Ok(Ok(stream)) => {
+            let shown = super::certificate(stream.get_ref().1);
+            Ok(held(OverIo::new(stream, local, peer).certified(shown)))
+            let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+            let certificate = shown.map(|certificate| Bytes::copy_from_slice(certificate));
+            Ok(held(OverIo::new(stream, local, peer).with_peer_certificate(certificate)))
+        }
         Ok(Err(source)) => Err(OpenFailure::Tls { dest: dest.to_string(), source }),
         Err(_) => Err(OpenFailure::TlsTimedOut { dest: dest.to_string(), limit }),
     }
