@@ -20,13 +20,13 @@
 //! | `stun` | STUN messages, what clients and servers decide; no I/O yet (feature `stun`) |
 
 mod base;
+#[cfg(feature = "comm")]
+pub mod comm;
 #[cfg(all(feature = "duct", unix))]
 pub mod duct;
 pub mod frame;
 #[cfg(feature = "peer")]
 pub mod key;
-#[cfg(feature = "comm")]
-pub mod comm;
 #[cfg(any(test, feature = "lab"))]
 pub mod lab;
 pub mod nat;

@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -124,9 +123,6 @@ async fn shake<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         Ok(Ok(stream)) => {
             let shown = super::certificate(stream.get_ref().1);
             Ok(held(OverIo::new(stream, local, peer).certified(shown)))
-            let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-            let certificate = shown.map(|certificate| Bytes::copy_from_slice(certificate));
-            Ok(held(OverIo::new(stream, local, peer).with_peer_certificate(certificate)))
         }
         Ok(Err(source)) => Err(OpenFailure::Tls { dest: dest.to_string(), source }),
         Err(_) => Err(OpenFailure::TlsTimedOut { dest: dest.to_string(), limit }),

@@ -29,8 +29,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> OverIo<S> {
     /// Tells which certificate the other end has shown and proved.
     #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "TLS is what shows certificates"))]
     pub(crate) fn certified(self, certificate: Option<Bytes>) -> Self {
-    /// The same, whose other end has shown this certificate (DER).
-    pub fn with_peer_certificate(self, certificate: Option<Bytes>) -> Self {
         Self { certificate, ..self }
     }
 
@@ -50,10 +48,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for OverIo<S>
 
     fn peer_addr(&self) -> Option<Addr> {
         Some(self.peer.clone())
-    }
-
-    fn peer_certificate(&self) -> Option<Bytes> {
-        self.certificate.clone()
     }
 
     fn poll_recv(&self, cx: &mut Context<'_>, reader: &mut Reader) -> Poll<Result<Received>> {

@@ -91,11 +91,6 @@ pub trait Transport: Send + Sync + 'static {
     /// Those of the system.
     fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<Result<()>>;
 
-    /// The certificate (DER) that the other end has shown and that was verified, where there is one.
-    fn peer_certificate(&self) -> Option<Bytes> {
-        None
-    }
-
     /// The plain socket below, where bytes in it are the bytes of the pipe: such pipes can be joined
     /// in the kernel.
     #[doc(hidden)]
