@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 use natpipe::key::ServerUrl;
 use natpipe::lab::{Kind, Setup};
+use natpipe::rendezvous::Proxy;
 use natpipe::stun::ServerName;
 use natpipe::{PeerId, Ticket};
 
@@ -172,6 +173,9 @@ pub struct PeerArgs {
     /// One more STUN server to ask (several may be given).
     #[arg(long, value_name = "HOST[:PORT]")]
     pub stun: Vec<ServerName>,
+    /// Go to rendezvous servers through this HTTP proxy: http://[USER:PASSWORD@]HOST:PORT.
+    #[arg(long, value_name = "URL")]
+    pub proxy: Option<Proxy>,
 }
 
 /// What `listen` can be told.
