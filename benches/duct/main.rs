@@ -1,5 +1,6 @@
 //! Ducts between two processes beside a bare Unix socket pair with the same frames, Python's multiprocessing.Pipe and
-//! the ipc-channel crate, in one run, in interleaved rounds: `cargo bench --bench duct [-- ROUNDS]`.
+//! the ipc-channel crate, in one run, in interleaved rounds: `cargo bench --bench duct [-- ROUNDS [PEER…]]`, a peer by
+//! the beginning of its name.
 //!
 //! Parents run on the first core and children on the second: where the scheduler puts them would decide more than they
 //! do. Each line is a median with its spread, and the median of the rounds' ratios to the duct (above 1: slower than it).
@@ -34,6 +35,8 @@ fn main() {
         ("multiprocessing.Pipe", peers::multiprocessing),
         ("ipc-channel", peers::ipc_channel),
     ];
+    let wanted = |name: &str| args.len() < 2 || args[1..].iter().any(|arg| name.starts_with(arg.as_str()));
+    let all = &all.iter().copied().filter(|(name, _)| wanted(name)).collect::<Vec<_>>()[..];
     compare("round trip, 64 B", Play::new("round-trip", 64, 4_000), all, rounds);
     compare("one way, 64 B", Play::new("one-way", 64, 100_000), all, rounds);
     compare("one way, 64 KiB", Play::new("one-way", 64 << 10, 3_000), all, rounds);

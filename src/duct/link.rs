@@ -1,9 +1,12 @@
 //! Touches: reading and writing a socket or a pipe within a task.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BufMut;
@@ -237,7 +240,7 @@ fn is_to_wait(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-/// When a call must be over.
+/// When a call must be over. The clock is first read when something must be waited for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
     pub(crate) limit: Option<Duration>,
@@ -246,8 +249,7 @@ pub(crate) struct Deadline {
 
 impl Deadline {
     pub(crate) fn new(limit: Option<Duration>) -> Self {
-        // Further away than the clock can count is for ever.
-        Self { limit, at: limit.and_then(|limit| Instant::now().checked_add(limit)) }
+        Self { limit, at: None }
     }
 
     pub(crate) fn is_now(&self) -> bool {
@@ -255,7 +257,14 @@ impl Deadline {
     }
 
     /// The output, or `None` when time was up first.
-    pub(crate) async fn within<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+    pub(crate) async fn within<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        // What is done at once needs no timer, which would cost more than a small message.
+        if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
+            return Some(done);
+        }
+        // Further away than the clock can count is for ever.
+        self.at = self.at.or_else(|| Instant::now().checked_add(self.limit?));
         match self.at {
             None => Some(work.await),
             Some(at) => timeout_at(at, work).await.ok(),
