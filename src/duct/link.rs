@@ -156,46 +156,62 @@ impl Link {
         incoming: &mut Incoming,
         held: &mut Rights,
     ) -> io::Result<()> {
-        loop {
-            let done = match (&self.medium, &mut *half) {
-                (Medium::Unix(socket), _) => {
-                    socket.async_io(Interest::READABLE, || self.read_now(incoming, held)).await
-                }
-                (Medium::Tcp(socket), _) => socket.async_io(Interest::READABLE, || self.read_now(incoming, held)).await,
-                (Medium::Pipe(_), Some(half)) => {
-                    let mut buf = incoming.room();
-                    let room = buf.remaining_mut();
-                    let n = half.read_buf(&mut buf).await?;
-                    incoming.handle_read(n, room);
-                    Ok(())
-                }
-                (Medium::Pipe(_), None) => Err(io::ErrorKind::NotConnected.into()),
-            };
-            match done {
-                Err(error) if is_to_wait(&error) => {}
-                done => return done,
+        let Some(half) = half else { return self.read_socket(incoming, held).await };
+        let mut buf = incoming.room();
+        let room = buf.remaining_mut();
+        let n = half.read_buf(&mut buf).await?;
+        incoming.handle_read(n, room);
+        Ok(())
+    }
+
+    async fn read_socket(&self, incoming: &mut Incoming, held: &mut Rights) -> io::Result<()> {
+        let got = AtomicBool::new(false);
+        // To say that nothing is left makes the runtime wait for more: so the next read need not ask in vain.
+        let read = || match self.read_now(incoming, held) {
+            Ok(drained) => {
+                got.store(true, Ordering::Relaxed);
+                if drained { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
             }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(error),
+        };
+        match &self.medium {
+            Medium::Unix(socket) => unless_got(socket.async_io(Interest::READABLE, read), &got).await,
+            Medium::Tcp(socket) => unless_got(socket.async_io(Interest::READABLE, read), &got).await,
+            Medium::Pipe(_) => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
-    /// Reads a socket once, whatever the runtime knows of it.
-    pub(crate) fn read_now(&self, incoming: &mut Incoming, held: &mut Rights) -> io::Result<()> {
+    /// Reads a socket once, whatever the runtime knows of it, and tells whether nothing is left.
+    pub(crate) fn read_now(&self, incoming: &mut Incoming, held: &mut Rights) -> io::Result<bool> {
         let Some(socket) = self.descriptor() else { return Err(io::ErrorKind::WouldBlock.into()) };
         let mut buf = incoming.room();
         let room = buf.remaining_mut();
         match self.max_descriptors() {
             0 => {
-                let n = sys::recv_with(&socket, &mut buf, 0)?;
+                let (n, drained) = sys::drain(&socket, &mut buf)?;
                 incoming.handle_read(n, room);
+                Ok(drained)
             }
             most => {
                 let read = rights::recv(&socket, &mut buf, most, false)?;
                 incoming.handle_read(read.bytes, room);
                 held.handle_read(incoming.come(), read.fds, read.lost, most);
+                // It may have ended at descriptors.
+                Ok(false)
             }
         }
-        Ok(())
     }
+}
+
+/// Waits for the reading to end, but not once it has got something.
+async fn unless_got(reading: impl Future<Output = io::Result<()>>, got: &AtomicBool) -> io::Result<()> {
+    let mut reading = pin!(reading);
+    poll_fn(|cx| match reading.as_mut().poll(cx) {
+        Poll::Pending if got.load(Ordering::Relaxed) => Poll::Ready(Ok(())),
+        polled => polled,
+    })
+    .await
 }
 
 /// Hands a connected socket to the runtime.
