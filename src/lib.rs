@@ -6,18 +6,26 @@
 //!
 //! | room | what it is for |
 //! | --- | --- |
+//! | `comm` | producers, calls and consumers over a broker, a pipe, or in process (features `comm`, `amqp`) |
 //! | `duct` | message ducts: two ends, objects in, objects out (feature `duct`, Unix systems) |
+//! | [`frame`] | bytes to messages: lengths, first-byte sniffing, WebSocket (feature `ws`) |
 //! | `key` | who a peer is: identities, tickets, sealed messages, TLS by key (feature `peer`) |
 //! | [`nat`] | how a NAT behaves: a model, probing, classification, prediction, pairs; no I/O yet |
 //! | [`net`] | what this machine has: interfaces, routes, name resolution, sockets |
+//! | `peer` | a pipe to whoever holds a ticket, whatever NATs stand between (feature `peer`) |
 //! | [`pipe`] | [`Pipe`], [`pipe_open`], [`NetConf`]: streams and datagrams, callbacks and queues, links |
+//! | `pool` | websocket pools: connections that talk both ways, by pool, router and connection (feature `pool`) |
 //! | `punch` | hole punching, UDP (ICE) and TCP (simultaneous open), over any ordered channel (feature `punch`) |
 //! | `rendezvous` | a server to meet at: signalling sealed end to end, relayed streams (feature `peer`) |
+//! | `smart` | smart sockets: messages among many peers, reconnection, publish, round-robin, by identity (feature `smart`) |
 //! | `stun` | STUN messages, what clients and servers decide; no I/O yet (feature `stun`) |
 
 mod base;
+#[cfg(feature = "comm")]
+pub mod comm;
 #[cfg(all(feature = "duct", unix))]
 pub mod duct;
+pub mod frame;
 #[cfg(feature = "peer")]
 pub mod key;
 #[cfg(any(test, feature = "lab"))]
@@ -27,10 +35,14 @@ pub mod net;
 #[cfg(feature = "peer")]
 pub mod peer;
 pub mod pipe;
+#[cfg(feature = "pool")]
+pub mod pool;
 #[cfg(feature = "punch")]
 pub mod punch;
 #[cfg(feature = "peer")]
 pub mod rendezvous;
+#[cfg(feature = "smart")]
+pub mod smart;
 #[cfg(feature = "stun")]
 pub mod stun;
 
