@@ -22,10 +22,11 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return output::failed(&anyhow::Error::new(error).context("cannot start")),
     };
+    let finishes = args.command.finishes_what_it_has();
     let result = runtime.block_on(async {
         tokio::select! {
             result = run(args) => result,
-            _ = tokio::signal::ctrl_c() => Ok(()),
+            _ = tokio::signal::ctrl_c(), if !finishes => Ok(()),
         }
     });
     // A thread that still waits for standard input must not hold the process.
@@ -44,6 +45,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         Command::StunServer { listen, listen2 } => commands::stun_server::run(listen, listen2, json).await,
         Command::Link { a, b } => commands::link::run(a, b, json).await,
         Command::Echo { spec } => commands::echo::run(spec, json).await,
+        Command::Mq { command } => commands::mq::run(command, json).await,
         Command::Demo { mib } => commands::demo::run(mib, json).await,
         Command::Completions { shell } => commands::manual::completions(shell),
         Command::Man { dir } => commands::manual::man(dir.as_deref()),
