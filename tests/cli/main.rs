@@ -1,5 +1,8 @@
 //! The command as a program sees it: what it reads and writes, and how it ends.
 
+#[path = "../comm/broker.rs"]
+mod broker;
+mod mq;
 mod nat;
 mod peers;
 mod serve;

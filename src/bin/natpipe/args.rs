@@ -75,6 +75,11 @@ pub enum Command {
         /// Where: a listening SPEC serves all who come, any other its one peer.
         spec: Spec,
     },
+    /// Push messages, call, and consume, over a message broker (or straight over a pipe).
+    Mq {
+        #[command(subcommand)]
+        command: MqCommand,
+    },
     /// Connect two peers that are each behind a home router, on this machine, and move data both ways; then the same through
     /// pipes of every kind. Every byte is checked.
     Demo {
@@ -94,6 +99,66 @@ pub enum Command {
         /// The folder.
         dir: Option<PathBuf>,
     },
+}
+
+impl Command {
+    /// True when Ctrl-C does not end it at once: it finishes what it has in hand.
+    pub fn finishes_what_it_has(&self) -> bool {
+        matches!(self, Self::Serve(_) | Self::Mq { command: MqCommand::Consume { .. } })
+    }
+}
+
+/// What is done with messages.
+#[derive(Debug, Subcommand)]
+pub enum MqCommand {
+    /// Push a message, and return when the broker has taken it.
+    Push {
+        #[command(flatten)]
+        to: MqArgs,
+        /// The body, in the format of the queue (YAML by default). Without, it is read from standard input.
+        body: Option<String>,
+    },
+    /// Call whoever consumes the queue, and print the answer.
+    Call {
+        #[command(flatten)]
+        to: MqArgs,
+        /// The body, as in push.
+        body: Option<String>,
+    },
+    /// Print each message as a line, or run a command with it. Ctrl-C ends it when what is in hand is finished.
+    Consume {
+        #[command(flatten)]
+        from: MqArgs,
+        /// Run this in a shell for each message: the body comes on its standard input, what it prints is the answer. Exit status 0 is a
+        /// result, 65 an error for good, any other one for now.
+        #[arg(long, value_name = "COMMAND")]
+        exec: Option<String>,
+        /// End after so many messages.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+    },
+}
+
+/// Where the messages go or come from.
+#[derive(Debug, clap::Args)]
+pub struct MqArgs {
+    /// amqp://USER:PASSWORD@HOST[:PORT]/VHOST, amqps://…, or pipe://HOST:PORT (no broker: the consumer listens there).
+    #[arg(long, value_name = "URL", required_unless_present = "config")]
+    pub url: Option<String>,
+    /// A configuration in YAML, or in TOML when its name ends so.
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    pub config: Option<PathBuf>,
+    /// The queue.
+    #[arg(long, value_name = "NAME", required_unless_present = "config")]
+    pub queue: Option<String>,
+    /// Any other key of the configuration, such as durable=true, timeout=5, prefetch=20, format=json (several may be given).
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("KEY=VALUE is wanted")?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 /// What `nat` can be told.

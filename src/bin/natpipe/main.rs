@@ -30,12 +30,11 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return output::failed(&anyhow::Error::new(error).context("cannot start")),
     };
-    // A server says goodbye to its peers first.
-    let stops_itself = matches!(args.command, Command::Serve(_));
+    let finishes = args.command.finishes_what_it_has();
     let result = runtime.block_on(async {
         tokio::select! {
             result = run(args, lab) => result,
-            _ = tokio::signal::ctrl_c(), if !stops_itself => Ok(()),
+            _ = tokio::signal::ctrl_c(), if !finishes => Ok(()),
         }
     });
     // A thread that still waits for standard input must not hold the process.
