@@ -1,5 +1,6 @@
 //! The command as a program sees it: what it reads and writes, and how it ends.
 
+mod messages;
 mod nat;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -43,6 +43,8 @@ async fn run(args: Args) -> anyhow::Result<()> {
         Command::Nat(args) => commands::nat::run(args, json).await,
         Command::StunServer { listen, listen2 } => commands::stun_server::run(listen, listen2, json).await,
         Command::Link { a, b } => commands::link::run(a, b, json).await,
+        Command::Send(args) => commands::messages::send(args, json).await,
+        Command::Recv(args) => commands::messages::recv(args, json).await,
         Command::Echo { spec } => commands::echo::run(spec, json).await,
         Command::Demo { mib } => commands::demo::run(mib, json).await,
         Command::Completions { shell } => commands::manual::completions(shell),

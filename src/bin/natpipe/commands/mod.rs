@@ -5,5 +5,6 @@ pub mod echo;
 pub mod interfaces;
 pub mod link;
 pub mod manual;
+pub mod messages;
 pub mod nat;
 pub mod stun_server;
