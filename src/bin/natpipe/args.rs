@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use natpipe::key::ServerUrl;
 use natpipe::lab::{Kind, Setup};
 use natpipe::rendezvous::Proxy;
+use natpipe::smart::Identity;
 use natpipe::stun::ServerName;
 use natpipe::{PeerId, Ticket};
 
@@ -75,6 +76,11 @@ pub enum Command {
         /// Where: a listening SPEC serves all who come, any other its one peer.
         spec: Spec,
     },
+    /// Send standard input as messages, each to one peer in turn, to all, or to one by name (see the guide to
+    /// smart sockets). What is sent while nobody is there is kept; at the end of input it waits for the rest to leave.
+    Send(SendArgs),
+    /// Receive messages, from whoever sends, and write them to standard output.
+    Recv(RecvArgs),
     /// Push messages, call, and consume, over a message broker (or straight over a pipe).
     Mq {
         #[command(subcommand)]
@@ -159,6 +165,93 @@ pub struct MqArgs {
 fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("KEY=VALUE is wanted")?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Whom `send` sends to.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Mode {
+    /// Each message to one peer, in turn.
+    Roundrobin,
+    /// Each message to all peers.
+    Publish,
+    /// Only to the peer that --to names.
+    Identity,
+}
+
+/// What is promised.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Guarantee {
+    /// A message arrives once or not at all.
+    AtMostOnce,
+    /// It is sent again until it is acknowledged.
+    AtLeastOnce,
+}
+
+/// How messages stand in a byte stream.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Framing {
+    /// A line each.
+    Lines,
+    /// A length of 32 bits (big-endian), then that many bytes.
+    Length,
+}
+
+/// What both ends can be told.
+#[derive(Debug, clap::Args)]
+pub struct SmartArgs {
+    /// Where: tcp:, unix: and tls: connect, and connect again whenever that ends; tcp-listen: and unix-listen: bind.
+    /// Any number of them.
+    #[arg(required = true)]
+    pub spec: Vec<Spec>,
+    /// Who this end is, 32 hexadecimal digits, instead of a random identity.
+    #[arg(long, value_name = "HEX")]
+    pub identity: Option<Identity>,
+    /// How messages stand in standard input or output.
+    #[arg(long, default_value = "lines")]
+    pub framing: Framing,
+}
+
+/// What `send` can be told.
+#[derive(Debug, clap::Args)]
+pub struct SendArgs {
+    #[command(flatten)]
+    pub socket: SmartArgs,
+    /// Whom each message goes to.
+    #[arg(long, default_value = "roundrobin")]
+    pub mode: Mode,
+    /// The peer that all messages are for.
+    #[arg(long, value_name = "HEX", required_if_eq("mode", "identity"))]
+    pub to: Option<Identity>,
+    /// What is promised about a message. What is published is sent at most once all the same.
+    #[arg(long, default_value = "at-most-once")]
+    pub delivery: Guarantee,
+    /// Begin when so many peers are connected.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub peers: usize,
+    /// Seconds to wait, at the end of input, for what has not left or is not acknowledged.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
+    pub linger: f64,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let wrong = || format!("`{text}` is no number of seconds from 0 to 1000000");
+    text.parse().ok().filter(|seconds| (0.0..=1e6).contains(seconds)).ok_or_else(wrong)
+}
+
+/// What `recv` can be told.
+#[derive(Debug, clap::Args)]
+pub struct RecvArgs {
+    #[command(flatten)]
+    pub socket: SmartArgs,
+    /// End after so many messages.
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    /// Write the sender's identity and a space before each message.
+    #[arg(long)]
+    pub with_identity: bool,
+    /// Receive of what is published only what begins so. Several may be given.
+    #[arg(long, value_name = "PREFIX")]
+    pub topic: Vec<String>,
 }
 
 /// What `nat` can be told.

@@ -53,6 +53,8 @@ async fn run(args: Args, lab: Result<(), natpipe::lab::LabError>) -> anyhow::Res
         Command::StunServer { listen, listen2 } => commands::stun_server::run(listen, listen2, json).await,
         Command::Serve(args) => commands::serve::run(args, json).await,
         Command::Link { a, b } => commands::link::run(a, b, json).await,
+        Command::Send(args) => commands::messages::send(args, json).await,
+        Command::Recv(args) => commands::messages::recv(args, json).await,
         Command::Echo { spec } => commands::echo::run(spec, json).await,
         Command::Demo { mib } => commands::demo::run(mib, lab, json).await,
         Command::Listen(args) => commands::listen::run(args, json).await,

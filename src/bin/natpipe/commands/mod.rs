@@ -8,6 +8,7 @@ pub mod lab;
 pub mod link;
 pub mod listen;
 pub mod manual;
+pub mod messages;
 pub mod mq;
 pub mod nat;
 pub mod serve;
