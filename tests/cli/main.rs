@@ -1,6 +1,7 @@
 //! The command as a program sees it: what it reads and writes, and how it ends.
 
 mod nat;
+mod pool;
 mod serve;
 
 use std::io::{BufRead, BufReader, Read, Write};

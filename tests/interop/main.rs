@@ -3,6 +3,7 @@
 
 #![cfg(all(feature = "lab", target_os = "linux"))]
 
+mod pool;
 mod stun;
 
 use std::path::{Path, PathBuf};

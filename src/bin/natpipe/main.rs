@@ -46,6 +46,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         Command::StunServer { listen, listen2 } => commands::stun_server::run(listen, listen2, json).await,
         Command::Serve(args) => commands::serve::run(args, json).await,
         Command::Link { a, b } => commands::link::run(a, b, json).await,
+        Command::Pool { role } => commands::pool::run(role, json).await,
         Command::Echo { spec } => commands::echo::run(spec, json).await,
         Command::Demo { mib } => commands::demo::run(mib, json).await,
         Command::Completions { shell } => commands::manual::completions(shell),

@@ -6,5 +6,6 @@ pub mod interfaces;
 pub mod link;
 pub mod manual;
 pub mod nat;
+pub mod pool;
 pub mod serve;
 pub mod stun_server;
