@@ -1,5 +1,6 @@
 //! Pools over real sockets, from outside: TCP, TLS and Unix, members that come and go, and what hostile ones do.
 
+mod autobahn;
 mod hostile;
 mod members;
 mod mounted;
