@@ -205,3 +205,17 @@ async fn a_full_pool_says_so_and_takes_the_next_when_there_is_room() {
     first.stop().await;
     in_time(second.connected()).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_listener_that_is_closed_keeps_its_members_and_takes_no_more() {
+    let worker = echo("worker");
+    let bound = worker.bind("127.0.0.1:0").await.unwrap();
+    let (url, addr) = (bound.url().to_owned(), bound.local_addr().ip().unwrap());
+    let req = echo("req");
+    req.client(url).await.unwrap();
+    in_time(bound.close()).await;
+    assert!(TcpStream::connect(addr).await.is_err());
+    assert_eq!(req.rand("still").await.unwrap().get::<String>().unwrap(), "still");
+    worker.close().await;
+    assert!(worker.bind("127.0.0.1:0").await.is_err() && worker.client("127.0.0.1:9").start().is_err());
+}
