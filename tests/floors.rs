@@ -21,7 +21,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("peer", &["key", "punch", "rendezvous", "turn", "portmap", "nat", "stun", "frame", "pipe", "net", "base"]),
     ("pool", &["frame", "pipe", "base"]),
     ("smart", &["frame", "pipe", "base"]),
-    ("duct", &["frame", "pipe", "base"]),
+    ("duct", &["frame", "pipe", "net", "base"]),
     ("comm", &["frame", "pipe", "base"]),
     ("lab", &["nat", "net", "base"]),
 ];

@@ -4,14 +4,14 @@
 //! none, before and after each has sent a signal and got one. Then the relay beside a bare one, in interleaved rounds: a
 //! process that copies between two TLS connections of the same kind, without frames, windows and turns.
 
-use std::io::{BufRead, BufReader};
+use std::io::BufRead;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use natpipe::key::{ServerUrl, tls};
 use natpipe::rendezvous::{Client, Limits, Server};
 use natpipe::{Identity, PeerId};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, copy_buf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -46,7 +46,7 @@ impl Running {
             .spawn()
             .unwrap();
         let mut said = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
         Self { child, said: said.trim().to_owned() }
     }
 
@@ -92,9 +92,10 @@ async fn bare() {
                 stream.set_nodelay(true).unwrap();
                 ends.push(tokio::io::split(tls.accept(stream).await.unwrap()));
             }
-            let ((mut a, mut b), (mut c, mut d)) = (ends.remove(0), ends.remove(0));
-            tokio::spawn(async move { copy(&mut a, &mut d).await.map(drop) });
-            tokio::spawn(async move { copy(&mut c, &mut b).await.map(drop) });
+            let ((a, mut b), (c, mut d)) = (ends.remove(0), ends.remove(0));
+            let buffered = |half| BufReader::with_capacity(64 * 1024, half);
+            tokio::spawn(async move { copy_buf(&mut buffered(a), &mut d).await.map(drop) });
+            tokio::spawn(async move { copy_buf(&mut buffered(c), &mut b).await.map(drop) });
         }
     });
     parent_is_there().await;
@@ -119,7 +120,8 @@ async fn memory() {
     let url: ServerUrl = server.said.parse().unwrap();
     let _first = Client::connect(&url, &Identity::generate().unwrap()).await.unwrap();
     let before = server.memory();
-    let (mut joining, mut clients): (JoinSet<(Client, PeerId)>, Vec<(Client, PeerId)>) = (JoinSet::new(), Vec::new());
+    let mut joining: JoinSet<(Client, PeerId)> = JoinSet::new();
+    let mut clients = Vec::new();
     while clients.len() < PEERS {
         while joining.len() < AT_ONCE && clients.len() + joining.len() < PEERS {
             let url = url.clone();

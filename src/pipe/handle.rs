@@ -91,13 +91,6 @@ impl Pipe {
         self.answers.as_ref().or(self.core().peer.as_ref())
     }
 
-    /// The certificate (DER) that the other end has shown, verified, where the pipe is TLS and it has shown one: a server
-    /// always, a client where [`TlsServer::with_client_roots`](super::tls::TlsServer::with_client_roots) wants it.
-    #[cfg(feature = "tls")]
-    pub fn peer_certificate(&self) -> Option<Bytes> {
-        self.core().transport().and_then(|transport| transport.peer_certificate())
-    }
-
     /// Sends a message: all of it, or an error. Waits while the peer takes no more.
     ///
     /// # Errors
@@ -341,6 +334,12 @@ impl Pipe {
     /// True until it was closed: a half-closed stream is open.
     pub fn is_open(&self) -> bool {
         !self.core().is_closing()
+    }
+
+    /// The certificate (DER) that the other end has shown and proved to be its own: that of a TLS server, or of a
+    /// client that was asked for one.
+    pub fn peer_certificate(&self) -> Option<Bytes> {
+        self.core().transport()?.peer_certificate()
     }
 
     /// True when messages are datagrams.

@@ -3,7 +3,9 @@
 
 #![cfg(all(feature = "lab", target_os = "linux"))]
 
+mod duct;
 mod pool;
+mod smart;
 mod stun;
 
 use std::path::{Path, PathBuf};

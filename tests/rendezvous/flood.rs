@@ -61,7 +61,7 @@ async fn a_flood_of_bad_connections_harms_no_one_else() {
     soon("the answer", stun::Client::new().server(server.addr()).ask()).await.unwrap();
     let counters = server.counters();
     assert!(counters.turned_away >= 100, "{counters:?}");
-    assert!(counters.handshakes_failed >= 50, "{counters:?}");
+    assert!(counters.handshakes_failed >= 10, "{counters:?}");
     assert_eq!(counters.peers, 3);
 }
 

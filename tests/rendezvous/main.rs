@@ -3,9 +3,11 @@
 mod corpus;
 mod flood;
 mod lying;
+mod proxied;
 mod relaying;
 mod staying;
 mod talking;
+mod web;
 
 use std::time::Duration;
 

@@ -32,11 +32,14 @@ async fn what_is_no_rendezvous_server_is_told_apart() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = ServerUrl::new(Carrier::Natpipe, "127.0.0.1", listener.local_addr().unwrap().port(), key).unwrap();
         let answering = async {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            stream.write_all(answer).await.unwrap();
-            // Until the client has read it.
-            let _ = stream.shutdown().await;
-            let _ = stream.read_to_end(&mut Vec::new()).await;
+            // Straight, and as a websocket.
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.write_all(answer).await.unwrap();
+                // Until the client has read it.
+                let _ = stream.shutdown().await;
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
         };
         let connecting = async {
             let me = Identity::generate().unwrap();

@@ -241,7 +241,7 @@ impl Race {
             Ok((carrier, info)) => {
                 self.tell(Event::Strategy { kind, state: StrategyState::Won });
                 if let Some(session) = self.session.upgrade()
-                    && session.path().is_none_or(|path| info.rank() < path.rank())
+                    && session.would_gain(&info)
                 {
                     session.attach(carrier, info);
                 }

@@ -249,13 +249,18 @@ async fn resolve(host: &str) -> Vec<IpAddr> {
     [v4, v6].into_iter().filter_map(Result::ok).filter_map(|found| found.first().copied()).collect()
 }
 
+/// An IPv4 address as such, also at a door that is open to both families.
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
 /// A path over a connection whose addresses are known.
 pub(super) fn tcp_path(kind: PathKind, stream: &TcpStream) -> PathInfo {
     PathInfo {
         kind,
         proto: crate::nat::Proto::Tcp,
-        local: stream.local_addr().ok(),
-        remote: stream.peer_addr().ok(),
+        local: stream.local_addr().ok().map(canonical),
+        remote: stream.peer_addr().ok().map(canonical),
         rtt: None,
     }
 }

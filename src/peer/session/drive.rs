@@ -175,7 +175,8 @@ impl Shared {
                 Event::Closed => self.bell.notify_one(),
             }
         }
-        if inner.state.active().is_none() && self.active.borrow().is_some() {
+        // A path that is yet to be greeted takes over in a moment.
+        if inner.lines.is_empty() && self.active.borrow().is_some() {
             self.active.send_replace(None);
             self.bell.notify_one();
         }
@@ -223,6 +224,11 @@ impl Shared {
         let id = inner.state.active()?;
         let info = inner.lines.get(&id)?.info.clone();
         Some(PathInfo { rtt: inner.state.rtt(id), ..info })
+    }
+
+    /// Whether a path would be better than all there are, those included that are yet to be greeted.
+    pub(crate) fn would_gain(&self, info: &PathInfo) -> bool {
+        self.lock().lines.values().all(|line| info.rank() < line.info.rank())
     }
 
     /// The path in use, and each change.

@@ -40,6 +40,11 @@ impl Outgoing {
         self.bytes >= UNACKNOWLEDGED
     }
 
+    /// The number of the first record that would go on a new path to an end that expects this one.
+    pub(crate) fn resumes_from(&self, expected: u64) -> u64 {
+        self.first.max(expected)
+    }
+
     /// Bytes that wait for the path to take them.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting
@@ -58,27 +63,33 @@ impl Outgoing {
         Some(record)
     }
 
-    /// The other end expects the record of this number next.
+    /// The other end expects the record of this number next. What the current path was not given yet goes on it all the same,
+    /// though the other end may know it from an earlier one: on each path it counts the records that come.
     ///
     /// # Errors
     /// A number that was never sent.
     pub(crate) fn handle_ack(&mut self, expected: u64) -> Result<(), ProtocolError> {
-        let known = expected.saturating_sub(self.first);
-        if known > self.kept.len() as u64 {
+        let known = self.known(expected)?;
+        self.forget(known.min(self.given));
+        Ok(())
+    }
+
+    /// How many of the kept the other end has.
+    fn known(&self, expected: u64) -> Result<usize, ProtocolError> {
+        let known = usize::try_from(expected.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        if known > self.kept.len() {
             return Err(ProtocolError::Ack { expected, sent: self.first + self.kept.len() as u64 });
         }
+        Ok(known)
+    }
+
+    fn forget(&mut self, known: usize) {
         for _ in 0..known {
             let Some(record) = self.kept.pop_front() else { break };
             self.bytes -= record.len() + KEPT;
-            if self.given > 0 {
-                self.given -= 1;
-            } else {
-                // Known to the other end from an earlier path, and not yet given to this one.
-                self.waiting -= record.len();
-            }
+            self.given = self.given.saturating_sub(1);
             self.first += 1;
         }
-        Ok(())
     }
 
     /// A new path: whatever the other end does not have goes again, in order.
@@ -86,7 +97,8 @@ impl Outgoing {
     /// # Errors
     /// As [`handle_ack`](Self::handle_ack).
     pub(crate) fn resume(&mut self, expected: u64) -> Result<(), ProtocolError> {
-        self.handle_ack(expected)?;
+        let known = self.known(expected)?;
+        self.forget(known);
         self.given = 0;
         self.waiting = self.kept.iter().map(Record::len).sum();
         Ok(())
@@ -99,6 +111,8 @@ pub(crate) struct Incoming {
     expected: u64,
     unacknowledged: usize,
     acknowledged: u64,
+    /// Something came again: the other end does not know that it was here.
+    repeated: bool,
 }
 
 impl Incoming {
@@ -116,6 +130,7 @@ impl Incoming {
             return Err(ProtocolError::Gap { expected: self.expected, number });
         }
         if number < self.expected {
+            self.repeated = true;
             return Ok(false);
         }
         self.expected += 1;
@@ -130,14 +145,15 @@ impl Incoming {
 
     /// True when something was received that was not acknowledged yet.
     pub(crate) fn owes_ack(&self) -> bool {
-        self.acknowledged != self.expected
+        self.acknowledged != self.expected || self.repeated
     }
 
     /// The acknowledgement to send now, where there is something new to say.
     pub(crate) fn take_ack(&mut self) -> Option<u64> {
-        if self.acknowledged == self.expected {
+        if !self.owes_ack() {
             return None;
         }
+        self.repeated = false;
         self.acknowledged = self.expected;
         self.unacknowledged = 0;
         Some(self.expected)
@@ -186,8 +202,10 @@ mod tests {
         assert_eq!(out.poll_transmit().unwrap().payload[0], 0);
         // The old path was faster after all.
         out.handle_ack(3).unwrap();
-        assert_eq!(out.waiting(), HEADER_AND_ONE);
-        assert_eq!(payloads(&mut out), [3]);
+        assert_eq!(out.waiting(), 3 * HEADER_AND_ONE);
+        assert_eq!(payloads(&mut out), [1, 2, 3], "on the new path each number comes in its turn");
+        out.handle_ack(4).unwrap();
+        assert!(out.is_empty());
     }
 
     const HEADER_AND_ONE: usize = super::super::record::HEADER + 1;
@@ -207,6 +225,8 @@ mod tests {
         assert_eq!(incoming.is_new(2, 9), Err(ProtocolError::Gap { expected: 1, number: 2 }));
         assert_eq!(incoming.take_ack(), Some(1));
         assert_eq!(incoming.take_ack(), None);
+        assert_eq!(incoming.is_new(0, 9), Ok(false));
+        assert_eq!(incoming.take_ack(), Some(1), "who says it again has not heard that it came");
     }
 
     #[test]

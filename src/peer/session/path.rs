@@ -35,15 +35,19 @@ pub(crate) struct Hello {
     pub(crate) epoch: u32,
     /// The number of the record that is expected next.
     pub(crate) expected: u64,
+    /// The number of the first record that comes on this path. It is later than the one that the other end expected when it
+    /// greeted, where acknowledgements on another path were faster than the greeting.
+    pub(crate) from: u64,
 }
 
 impl Hello {
     pub(crate) fn to_record(self) -> Record {
-        let mut payload = Vec::with_capacity(29);
+        let mut payload = Vec::with_capacity(37);
         payload.push(VERSION);
         payload.extend_from_slice(&self.session.0);
         payload.extend_from_slice(&self.epoch.to_be_bytes());
         payload.extend_from_slice(&self.expected.to_be_bytes());
+        payload.extend_from_slice(&self.from.to_be_bytes());
         Record::new(Kind::Hello, 0, payload)
     }
 
@@ -54,14 +58,16 @@ impl Hello {
         let (version, rest) = record.payload.split_first().ok_or(ProtocolError::Greeting)?;
         let (session, rest) = rest.split_first_chunk::<16>().ok_or(ProtocolError::Greeting)?;
         let (epoch, rest) = rest.split_first_chunk::<4>().ok_or(ProtocolError::Greeting)?;
-        let expected = <[u8; 8]>::try_from(rest).map_err(|_| ProtocolError::Greeting)?;
+        let (expected, rest) = rest.split_first_chunk::<8>().ok_or(ProtocolError::Greeting)?;
+        let from = <[u8; 8]>::try_from(rest).map_err(|_| ProtocolError::Greeting)?;
         if *version != VERSION {
             return Err(ProtocolError::Greeting);
         }
         Ok(Self {
             session: SessionId(*session),
             epoch: u32::from_be_bytes(*epoch),
-            expected: u64::from_be_bytes(expected),
+            expected: u64::from_be_bytes(*expected),
+            from: u64::from_be_bytes(from),
         })
     }
 }

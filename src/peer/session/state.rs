@@ -106,7 +106,7 @@ impl State {
         if self.role == Role::Caller {
             self.epoch += 1;
             path.epoch = self.epoch;
-            self.greet(&mut path, now);
+            self.greet(&mut path, 0, now);
             if self.epoch == 1 {
                 self.active = Some(id);
                 self.events.push_back(Event::Active(id));
@@ -115,10 +115,10 @@ impl State {
         self.paths.insert(id, path);
     }
 
-    fn greet(&self, path: &mut Path, now: Instant) {
+    fn greet(&self, path: &mut Path, from: u64, now: Instant) {
         let expected = self.incoming.expected();
         path.number = expected;
-        path.say(Hello { session: self.session, epoch: path.epoch, expected }.to_record());
+        path.say(Hello { session: self.session, epoch: path.epoch, expected, from }.to_record());
         path.ask(now, self.since);
     }
 
@@ -147,14 +147,17 @@ impl State {
         self.greeted = true;
         let wanted = match self.role {
             Role::Caller if hello.epoch != path.epoch => return Err(ProtocolError::Greeting),
-            // The one in use stays so until a later one is greeted.
-            Role::Caller => self.active == Some(id) || hello.epoch == self.epoch,
+            // The one in use stays so until a later one is greeted, be that the last or not.
+            Role::Caller => self.active.and_then(|active| self.paths.get(&active)).is_none_or(|p| p.epoch < path.epoch),
             Role::Answerer => hello.epoch > self.epoch,
         };
         if wanted && self.role == Role::Answerer {
             self.epoch = hello.epoch;
             path.epoch = hello.epoch;
-            self.greet(&mut path, now);
+            self.greet(&mut path, self.outgoing.resumes_from(hello.expected), now);
+        }
+        if self.role == Role::Caller {
+            path.number = hello.from;
         }
         if !wanted {
             // Not a word more on it: the other end has chosen a later one.

@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -122,9 +121,8 @@ async fn shake<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 ) -> Result<Held, OpenFailure> {
     match tokio::time::timeout(limit, connector.connect(name, socket)).await {
         Ok(Ok(stream)) => {
-            let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-            let certificate = shown.map(|certificate| Bytes::copy_from_slice(certificate));
-            Ok(held(OverIo::new(stream, local, peer).with_peer_certificate(certificate)))
+            let shown = super::certificate(stream.get_ref().1);
+            Ok(held(OverIo::new(stream, local, peer).certified(shown)))
         }
         Ok(Err(source)) => Err(OpenFailure::Tls { dest: dest.to_string(), source }),
         Err(_) => Err(OpenFailure::TlsTimedOut { dest: dest.to_string(), limit }),

@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -70,8 +69,7 @@ impl TlsServer {
     ) -> io::Result<Held> {
         let shaken = tokio::time::timeout(limit, TlsAcceptor::from(self.config.clone()).accept(socket)).await;
         let stream = shaken.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let certificate = shown.map(|certificate| Bytes::copy_from_slice(certificate));
-        Ok(held(OverIo::new(stream, local, peer).with_peer_certificate(certificate)))
+        let shown = super::certificate(stream.get_ref().1);
+        Ok(held(OverIo::new(stream, local, peer).certified(shown)))
     }
 }

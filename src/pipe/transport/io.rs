@@ -1,6 +1,6 @@
 //! Waits: a transport over anything that reads and writes asynchronously: TLS, memory, a websocket.
 
-use std::io::Result;
+use std::io::{IoSlice, Result};
 use std::pin::{Pin, pin};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -26,8 +26,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> OverIo<S> {
         Self { stream: Mutex::new(stream), local, peer, certificate: None }
     }
 
-    /// The same, whose other end has shown this certificate (DER).
-    pub fn with_peer_certificate(self, certificate: Option<Bytes>) -> Self {
+    /// Tells which certificate the other end has shown and proved.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "TLS is what shows certificates"))]
+    pub(crate) fn certified(self, certificate: Option<Bytes>) -> Self {
         Self { certificate, ..self }
     }
 
@@ -49,10 +50,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for OverIo<S>
         Some(self.peer.clone())
     }
 
-    fn peer_certificate(&self) -> Option<Bytes> {
-        self.certificate.clone()
-    }
-
     fn poll_recv(&self, cx: &mut Context<'_>, reader: &mut Reader) -> Poll<Result<Received>> {
         let mut stream = self.lock();
         let read = reader.poll_fill(|buf| pin!(stream.read_buf(buf)).poll(cx));
@@ -64,6 +61,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for OverIo<S>
 
     fn poll_send(&self, cx: &mut Context<'_>, data: &[u8], _to: Option<&Addr>) -> Poll<Result<usize>> {
         Pin::new(&mut *self.lock()).poll_write(cx, data)
+    }
+
+    fn poll_send_vectored(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<Result<usize>> {
+        Pin::new(&mut *self.lock()).poll_write_vectored(cx, parts)
+    }
+
+    fn peer_certificate(&self) -> Option<Bytes> {
+        self.certificate.clone()
     }
 
     fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<Result<()>> {

@@ -6,7 +6,7 @@
 mod io;
 mod socket;
 
-use std::io::Result;
+use std::io::{IoSlice, Result};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -62,6 +62,21 @@ pub trait Transport: Send + Sync + 'static {
     /// Those of the system.
     fn poll_send(&self, cx: &mut Context<'_>, data: &[u8], to: Option<&Addr>) -> Poll<Result<usize>>;
 
+    /// Writes some of `parts`, which follow one another on a stream, in one step where the system has one.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn poll_send_vectored(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<Result<usize>> {
+        let first = parts.iter().find(|part| !part.is_empty());
+        self.poll_send(cx, first.map_or(&[], |part| part), None)
+    }
+
+    /// The certificate (DER) that the other end has shown and proved to be its own, where the
+    /// transport has such.
+    fn peer_certificate(&self) -> Option<Bytes> {
+        None
+    }
+
     /// Passes on what a layer above the socket still holds.
     ///
     /// # Errors
@@ -75,11 +90,6 @@ pub trait Transport: Send + Sync + 'static {
     /// # Errors
     /// Those of the system.
     fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<Result<()>>;
-
-    /// The certificate (DER) that the other end has shown and that was verified, where there is one.
-    fn peer_certificate(&self) -> Option<Bytes> {
-        None
-    }
 
     /// The plain socket below, where bytes in it are the bytes of the pipe: such pipes can be joined
     /// in the kernel.

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -12,18 +12,29 @@ use tokio_rustls::client::TlsStream;
 
 use super::super::frames::Frames;
 use super::super::wire::{FIRST_WINDOW, Frame, Reason, VERSION};
+use super::proxy::Proxy;
+use crate::frame::ws;
 use crate::key::{Carrier, Identity, ServerUrl, tls};
-use crate::pipe::{NetConf, OpenError, Proto, pipe_open};
+use crate::net::Route;
+use crate::pipe::tls::TlsClient;
+use crate::pipe::{self, NetConf, OpenError, PipeStream, Proto, pipe_open};
 
-/// From the first packet to being registered.
-const LIMIT: Duration = Duration::from_secs(15);
+/// From the first packet to being registered, for each way that is tried.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// What carries a connection to the server: TCP, or a websocket over TCP or over the web's TLS. Inside is TLS by key.
+pub(super) type Carried = Box<dyn Io>;
+
+pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// Why a client is not connected to its server.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The server's address can not be reached.
-    #[error("can not reach the rendezvous server {server}")]
+    /// The server's address, or the proxy's, can not be reached.
+    #[error("can not reach the rendezvous server or proxy {server}")]
     Open {
         /// `HOST:PORT`.
         server: String,
@@ -46,6 +57,15 @@ pub enum ConnectError {
         #[source]
         source: io::Error,
     },
+    /// The proxy does not lead there.
+    #[error("no way to {server}: {source}")]
+    Proxy {
+        /// `HOST:PORT` of the server.
+        server: String,
+        /// What the proxy says.
+        #[source]
+        source: io::Error,
+    },
     /// The server turns this peer away.
     #[error("the rendezvous server {server} turns us away: {why}")]
     Refused {
@@ -62,11 +82,14 @@ pub enum ConnectError {
         /// The limit.
         limit: Duration,
     },
-    /// The URL's way is not known here.
-    #[error("{url} can not be reached: only natpipe:// servers can")]
-    Carrier {
-        /// The URL.
-        url: ServerUrl,
+    /// No websocket comes about there: it is another server, or a reverse proxy that does not pass websockets on.
+    #[error("no websocket to {server}")]
+    WebSocket {
+        /// `HOST:PORT`.
+        server: String,
+        /// Why not.
+        #[source]
+        source: ws::ConnectError,
     },
     /// The identity can not be used for TLS.
     #[error("the identity can not be used for TLS")]
@@ -76,54 +99,111 @@ pub enum ConnectError {
     NoRuntime,
 }
 
-/// How a server is reached, again and again.
+/// How a server is reached.
+#[derive(Clone, Debug)]
+pub(super) struct Way {
+    pub(super) url: ServerUrl,
+    pub(super) route: Option<Route>,
+    pub(super) proxy: Option<Proxy>,
+    pub(super) web_tls: Option<TlsClient>,
+}
+
+/// Reaches a server, again and again.
 pub(super) struct Dialer {
-    url: ServerUrl,
+    way: Way,
     tls: TlsConnector,
     conf: NetConf,
 }
 
 /// A registered connection.
 pub(super) struct Line {
-    pub(super) frames: Frames<ReadHalf<TlsStream<TcpStream>>>,
-    pub(super) writing: WriteHalf<TlsStream<TcpStream>>,
+    pub(super) frames: Frames<ReadHalf<TlsStream<Carried>>>,
+    pub(super) writing: WriteHalf<TlsStream<Carried>>,
     pub(super) keepalive: Duration,
     pub(super) window: u32,
 }
 
 impl Dialer {
-    pub(super) fn new(url: &ServerUrl, identity: &Identity) -> Result<Self, ConnectError> {
-        if url.carrier() != Carrier::Natpipe {
-            return Err(ConnectError::Carrier { url: url.clone() });
-        }
-        let config = tls::client_config(identity, url.key(), &[super::super::ALPN]).map_err(ConnectError::Identity)?;
-        let conf = NetConf::default().nodelay(true).con_timeout(LIMIT).dns_timeout(LIMIT).sock_only(true);
-        Ok(Self { url: url.clone(), tls: TlsConnector::from(Arc::clone(&config)), conf })
+    pub(super) fn new(way: Way, identity: &Identity) -> Result<Self, ConnectError> {
+        let config =
+            tls::client_config(identity, way.url.key(), &[super::super::ALPN]).map_err(ConnectError::Identity)?;
+        let conf = NetConf::default().nodelay(true).con_timeout(LIMIT).dns_timeout(LIMIT);
+        Ok(Self { way, tls: TlsConnector::from(Arc::clone(&config)), conf })
     }
 
+    /// The way that the URL names. What does not pass straight is tried once more as a websocket, which firewalls and proxies
+    /// that look into connections let through.
     pub(super) async fn dial(&self) -> Result<Line, ConnectError> {
-        match timeout(LIMIT, self.reach()).await {
-            Ok(line) => line,
-            Err(_) => Err(ConnectError::TimedOut { server: self.url.authority(), limit: LIMIT }),
+        let carrier = self.way.url.carrier();
+        match (carrier, self.dial_by(carrier).await) {
+            (Carrier::Natpipe, Err(error @ (ConnectError::Handshake { .. } | ConnectError::TimedOut { .. }))) => {
+                // The first error is the one to tell: the other way is a guess.
+                self.dial_by(Carrier::Ws).await.map_err(|_| error)
+            }
+            (_, dialled) => dialled,
         }
     }
 
-    async fn reach(&self) -> Result<Line, ConnectError> {
-        let server = self.url.authority();
+    async fn dial_by(&self, carrier: Carrier) -> Result<Line, ConnectError> {
+        match timeout(LIMIT, self.reach(carrier)).await {
+            Ok(line) => line,
+            Err(_) => Err(ConnectError::TimedOut { server: self.way.url.authority(), limit: LIMIT }),
+        }
+    }
+
+    async fn reach(&self, carrier: Carrier) -> Result<Line, ConnectError> {
+        let server = self.way.url.authority();
         let failed = |source| match is_other_key(&source) {
             true => ConnectError::NotTheServer { server: server.clone() },
             false => ConnectError::Handshake { server: server.clone(), source },
         };
-        let opened = pipe_open(Proto::Tcp).dest(server.as_str()).conf(self.conf.clone()).await;
-        let pipe = opened.map_err(|source| ConnectError::Open { server: server.clone(), source })?;
-        let socket = pipe.into_socket().ok_or_else(|| failed(io::ErrorKind::NotConnected.into()))?;
-        let stream = TcpStream::from_std(socket.into()).map_err(failed)?;
+        let stream = self.connect().await?;
+        let stream = match carrier {
+            Carrier::Natpipe => Box::new(stream),
+            Carrier::Ws => self.websocket("ws", stream).await?,
+            Carrier::Wss => self.websocket("wss", self.web_tls(stream).await?).await?,
+        };
         let stream = self.tls.connect(tls::server_name(), stream).await.map_err(failed)?;
         self.register(stream).await
     }
 
-    async fn register(&self, stream: TlsStream<TcpStream>) -> Result<Line, ConnectError> {
-        let server = self.url.authority();
+    /// A TCP connection to the server, or through the proxy.
+    async fn connect(&self) -> Result<TcpStream, ConnectError> {
+        let server = self.way.url.authority();
+        let failed = |source| ConnectError::Handshake { server: server.clone(), source };
+        let dest = self.way.proxy.as_ref().map_or(server.as_str(), Proxy::authority);
+        let opening = pipe_open(Proto::Tcp).dest(dest).conf(self.conf.clone().sock_only(true));
+        let opening = self.way.route.iter().fold(opening, pipe::Opening::route);
+        let pipe = opening.await.map_err(|source| ConnectError::Open { server: dest.to_owned(), source })?;
+        let socket = pipe.into_socket().ok_or_else(|| failed(io::ErrorKind::NotConnected.into()))?;
+        let mut stream = TcpStream::from_std(socket.into()).map_err(failed)?;
+        if let Some(proxy) = &self.way.proxy {
+            let refused = |source| ConnectError::Proxy { server: server.clone(), source };
+            proxy.tunnel(&mut stream, &server).await.map_err(refused)?;
+        }
+        Ok(stream)
+    }
+
+    /// The web's TLS, with names and authorities.
+    async fn web_tls(&self, stream: TcpStream) -> Result<PipeStream, ConnectError> {
+        let server = self.way.url.authority();
+        let socket = stream.into_std().map_err(|source| ConnectError::Handshake { server: server.clone(), source })?;
+        let conf = self.conf.clone().use_ssl(true).ssl_handshake(LIMIT);
+        let conf = self.way.web_tls.iter().cloned().fold(conf, NetConf::tls_client);
+        let opened = pipe_open(Proto::Tcp).dest(server.as_str()).sock(socket).conf(conf).await;
+        Ok(opened.map_err(|source| ConnectError::Open { server, source })?.into_stream().await)
+    }
+
+    async fn websocket<S: Io + 'static>(&self, scheme: &str, stream: S) -> Result<Carried, ConnectError> {
+        let url = format!("{scheme}://{}{}", self.way.url.authority(), self.way.url.path());
+        let conf = ws::Conf::default().max_message(super::super::WS_MESSAGE);
+        let connected = ws::connect(stream, &url, &conf).await;
+        let refused = |source| ConnectError::WebSocket { server: self.way.url.authority(), source };
+        Ok(Box::new(connected.map_err(refused)?.socket.into_bytes()))
+    }
+
+    async fn register(&self, stream: TlsStream<Carried>) -> Result<Line, ConnectError> {
+        let server = self.way.url.authority();
         let failed = |source| ConnectError::Handshake { server: server.clone(), source };
         let (reading, mut writing) = split(stream);
         let mut hello = Vec::new();

@@ -10,11 +10,14 @@ use tokio::runtime::Handle as Runtime;
 use tokio::sync::{Notify, watch};
 
 use super::desk::Desk;
-use super::dial::{ConnectError, Dialer};
+use super::dial::{ConnectError, Dialer, Way};
 use super::link;
+use super::proxy::Proxy;
 use super::signal::{Signal, SignalError};
 use crate::base::task;
 use crate::key::{Identity, PeerId, ServerUrl};
+use crate::net::Route;
+use crate::pipe::tls::TlsClient;
 
 /// How a client and its server stand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,24 +46,19 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to a server and registers there as `identity`. Later, when the connection is lost, it is made again, with
-    /// growing waits of up to 30 s; [`state`](Self::state) tells.
+    /// Connects to a server and registers there as `identity`, straight and by whichever interface the kernel chooses. As
+    /// [`builder`](Self::builder) with nothing set.
     ///
     /// # Errors
     /// [`ConnectError`]. Cancelling closes what was opened.
     pub async fn connect(url: &ServerUrl, identity: &Identity) -> Result<Self, ConnectError> {
-        let runtime = Runtime::try_current().map_err(|_| ConnectError::NoRuntime)?;
-        let dialer = Dialer::new(url, identity)?;
-        let line = dialer.dial().await?;
-        let shared = Arc::new(Shared {
-            desk: Mutex::new(Desk::new(identity.clone(), Instant::now())),
-            bell: Notify::new(),
-            state: watch::Sender::new(State::Connected),
-            closed: watch::Sender::new(false),
-        });
-        shared.with(|desk, _| desk.rise(line.window));
-        task::drive(&runtime, link::run(shared.clone(), dialer, line));
-        Ok(Self { handle: Arc::new(Handle { shared }), url: url.clone() })
+        Self::builder(url, identity).connect().await
+    }
+
+    /// A client that is not yet connected, to say by which way it is to be.
+    pub fn builder(url: &ServerUrl, identity: &Identity) -> ClientBuilder {
+        let way = Way { url: url.clone(), route: None, proxy: None, web_tls: None };
+        ClientBuilder { way, identity: identity.clone() }
     }
 
     /// Where it is registered.
@@ -119,6 +117,55 @@ impl Client {
         let mut state = self.state();
         // The sender is in `shared`, which is held here.
         let _ = state.wait_for(|state| matches!(state, State::Closed { .. })).await.map(drop);
+    }
+}
+
+/// A client that is not yet connected.
+#[derive(Clone, Debug)]
+pub struct ClientBuilder {
+    way: Way,
+    identity: Identity,
+}
+
+impl ClientBuilder {
+    /// Leaves by this route's interface and address.
+    pub fn route(mut self, route: &Route) -> Self {
+        self.way.route = Some(route.clone());
+        self
+    }
+
+    /// Goes through an HTTP proxy, which sees the server's address and encrypted bytes.
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        self.way.proxy = Some(proxy);
+        self
+    }
+
+    /// Whom the web's TLS trusts, where the URL is `wss://`. Default: the roots of this system. The server proves its own key
+    /// inside of it in any case.
+    pub fn web_tls(mut self, tls: TlsClient) -> Self {
+        self.way.web_tls = Some(tls);
+        self
+    }
+
+    /// Connects and registers. Later, when the connection is lost, it is made again, with growing waits of up to 30 s;
+    /// [`Client::state`] tells.
+    ///
+    /// # Errors
+    /// [`ConnectError`]. Cancelling closes what was opened.
+    pub async fn connect(self) -> Result<Client, ConnectError> {
+        let runtime = Runtime::try_current().map_err(|_| ConnectError::NoRuntime)?;
+        let url = self.way.url.clone();
+        let dialer = Dialer::new(self.way, &self.identity)?;
+        let line = dialer.dial().await?;
+        let shared = Arc::new(Shared {
+            desk: Mutex::new(Desk::new(self.identity, Instant::now())),
+            bell: Notify::new(),
+            state: watch::Sender::new(State::Connected),
+            closed: watch::Sender::new(false),
+        });
+        shared.with(|desk, _| desk.rise(line.window));
+        task::drive(&runtime, link::run(shared.clone(), dialer, line));
+        Ok(Client { handle: Arc::new(Handle { shared }), url })
     }
 }
 

@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use rand::Rng as _;
 use tokio::io::{AsyncWriteExt, WriteHalf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::client::TlsStream;
 
 use super::super::wire::{Frame, Reason};
 use super::desk::Ended;
-use super::dial::{Dialer, Line};
+use super::dial::{Carried, Dialer, Line};
 use super::{Shared, State};
 use crate::base::backoff::Backoff;
 
@@ -140,7 +139,7 @@ async fn keep_alive(shared: &Shared, every: Duration) {
     }
 }
 
-async fn write(shared: &Shared, mut writing: WriteHalf<TlsStream<TcpStream>>) -> Lost {
+async fn write(shared: &Shared, mut writing: WriteHalf<TlsStream<Carried>>) -> Lost {
     let mut out = Vec::new();
     loop {
         let closing = shared.with_quietly(|desk| {
@@ -166,7 +165,7 @@ async fn write(shared: &Shared, mut writing: WriteHalf<TlsStream<TcpStream>>) ->
     }
 }
 
-async fn part(mut writing: WriteHalf<TlsStream<TcpStream>>) -> Lost {
+async fn part(mut writing: WriteHalf<TlsStream<Carried>>) -> Lost {
     let mut out = Vec::new();
     Frame::Goodbye(Reason::Done).write(&mut out);
     let parting = async {

@@ -8,13 +8,15 @@ mod desk;
 mod dial;
 mod handle;
 mod link;
+mod proxy;
 mod relay;
 mod signal;
 mod streams;
 mod talks;
 
 pub use dial::ConnectError;
-pub use handle::{Client, State};
+pub use handle::{Client, ClientBuilder, State};
 use handle::{Handle, Shared};
+pub use proxy::{Proxy, ProxyError};
 pub use relay::RelayStream;
 pub use signal::{RelayError, Signal, SignalError};

@@ -1,7 +1,7 @@
 //! The server: STUN, signalling and relay in one process.
 //!
 //! ```text
-//! TCP ─TLS by key─► frames ─► Registry (accounts, peers, pairs: all decide) ─► frames ─► TCP
+//! TCP ─[websocket]─TLS by key─► frames ─► Registry (accounts, peers, pairs: all decide) ─► frames ─► TCP
 //! UDP ─► stun::Server
 //! ```
 //!

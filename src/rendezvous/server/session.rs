@@ -16,6 +16,7 @@ use super::super::frames::Frames;
 use super::super::wire::Reason;
 use super::Shared;
 use super::registry::{Conn, Next};
+use crate::frame::ws::{self, ByteStream};
 use crate::key::{PeerId, tls};
 
 /// From the connection to a proven key.
@@ -28,6 +29,8 @@ const PARTING: Duration = Duration::from_secs(2);
 const BATCH: usize = 64 * 1024;
 /// The first byte of TLS: a record of the handshake (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
+/// The first byte of a websocket's request: of GET.
+const HTTP_GET: u8 = b'G';
 
 /// A connection that counts; dropping it takes it off the count.
 struct Arrived {
@@ -63,6 +66,10 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, from: SocketAd
             arrived.shaken(true);
             talk(&shared, *stream, peer, from.ip()).await;
         }
+        Ok(Ok(Begun::Web(stream, peer))) => {
+            arrived.shaken(true);
+            talk(&shared, *stream, peer, from.ip()).await;
+        }
         Ok(Err(error)) => tracing::debug!(%from, %error, "no peer"),
         Err(_) => tracing::debug!(%from, "a handshake takes too long"),
     }
@@ -72,6 +79,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, from: SocketAd
 enum Begun {
     Stun(TcpStream),
     Peer(Box<TlsStream<TcpStream>>, PeerId),
+    Web(Box<TlsStream<ByteStream<TcpStream>>>, PeerId),
 }
 
 async fn begin(shared: &Shared, stream: TcpStream) -> io::Result<Begun> {
@@ -85,13 +93,20 @@ async fn begin(shared: &Shared, stream: TcpStream) -> io::Result<Begun> {
             let (stream, peer) = shake(shared, stream).await?;
             Ok(Begun::Peer(Box::new(stream), peer))
         }
+        HTTP_GET => {
+            stream.set_nodelay(true)?;
+            let conf = ws::Conf::default().max_message(super::super::WS_MESSAGE);
+            let accepted = ws::accept(stream, &conf).await.map_err(io::Error::other)?;
+            let (stream, peer) = shake(shared, accepted.socket.into_bytes()).await?;
+            Ok(Begun::Web(Box::new(stream), peer))
+        }
         // The two most significant bits of STUN are zeros, and of its types the first byte is 0 or 1 (RFC 8489 section 5).
         0 | 1 => Ok(Begun::Stun(stream)),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it begins neither as TLS nor as STUN")),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it begins neither as TLS nor as HTTP or STUN")),
     }
 }
 
-async fn shake(shared: &Shared, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, PeerId)> {
+async fn shake<S: AsyncRead + AsyncWrite + Unpin>(shared: &Shared, stream: S) -> io::Result<(TlsStream<S>, PeerId)> {
     let stream = shared.tls.accept(stream).await?;
     let proven = stream.get_ref().1;
     if proven.alpn_protocol() != Some(super::super::ALPN) {

@@ -1,9 +1,12 @@
 //! One file per subcommand.
 
+pub mod connect;
 pub mod demo;
 pub mod echo;
 pub mod interfaces;
+pub mod lab;
 pub mod link;
+pub mod listen;
 pub mod manual;
 pub mod nat;
 pub mod pool;
