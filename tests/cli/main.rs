@@ -6,6 +6,7 @@ mod messages;
 mod mq;
 mod nat;
 mod peers;
+mod pool;
 mod serve;
 
 use std::io::{BufRead, BufReader, Read, Write};

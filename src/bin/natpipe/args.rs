@@ -86,6 +86,11 @@ pub enum Command {
         #[command(subcommand)]
         command: MqCommand,
     },
+    /// Be in a pool of websocket connections: answer what members ask, or ask them once.
+    Pool {
+        #[command(subcommand)]
+        role: PoolRole,
+    },
     /// Connect two peers that are each behind a home router, on this machine, and move data both ways; then the same through
     /// pipes of every kind. Every byte is checked.
     Demo {
@@ -252,6 +257,78 @@ pub struct RecvArgs {
     /// Receive of what is published only what begins so. Several may be given.
     #[arg(long, value_name = "PREFIX")]
     pub topic: Vec<String>,
+}
+
+/// How a pool gets its members.
+#[derive(Debug, Subcommand)]
+pub enum PoolRole {
+    /// Listen for members at these addresses.
+    Bind(PoolArgs),
+    /// Connect to members at these addresses (HOST:PORT, ws://…, wss://…), and again when a connection is lost.
+    Client(PoolArgs),
+}
+
+/// What `pool` can be told.
+#[derive(Debug, clap::Args)]
+pub struct PoolArgs {
+    /// Where.
+    #[arg(value_name = "ADDR")]
+    pub addrs: Vec<String>,
+    /// A Unix socket as well.
+    #[arg(long, value_name = "PATH")]
+    pub unix: Option<PathBuf>,
+    /// What to answer: `echo`, or `exec:COMMAND`, which gets each message as JSON on its standard input and answers with
+    /// each line that it writes.
+    #[arg(long, value_name = "WITH", default_value = "echo", value_parser = answer_with)]
+    pub answer: AnswerWith,
+    /// Wait for a member, ask, print each answer as a line of JSON, and end.
+    #[arg(long, value_name = "WHOM", requires = "message")]
+    pub call: Option<Call>,
+    /// What to ask, as JSON.
+    #[arg(long, value_name = "JSON", requires = "call")]
+    pub message: Option<String>,
+    /// With `--call target`: those whose metadata KEY is like GLOB.
+    #[arg(long, value_name = "KEY=GLOB", value_parser = key_value, requires = "call")]
+    pub target: Option<(String, String)>,
+    /// What to tell of oneself (several may be given).
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub meta: Vec<(String, String)>,
+    /// A bearer token: wanted from those who connect, or sent to those who listen.
+    #[arg(long, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// Seconds to wait for a member, and then for its answers.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds, requires = "call")]
+    pub timeout: f64,
+}
+
+/// What a member is answered with.
+#[derive(Clone, Debug)]
+pub enum AnswerWith {
+    /// Its own message.
+    Echo,
+    /// What a command writes.
+    Exec(String),
+}
+
+/// Whom to ask.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Call {
+    /// One at random.
+    Rand,
+    /// All.
+    Publish,
+    /// The least busy.
+    Avail,
+    /// Those whose metadata match `--target`.
+    Target,
+}
+
+fn answer_with(text: &str) -> Result<AnswerWith, String> {
+    match text.strip_prefix("exec:") {
+        Some(command) if !command.trim().is_empty() => Ok(AnswerWith::Exec(command.to_owned())),
+        None if text == "echo" => Ok(AnswerWith::Echo),
+        _ => Err("it is echo or exec:COMMAND".to_owned()),
+    }
 }
 
 /// What `nat` can be told.

@@ -11,5 +11,6 @@ pub mod manual;
 pub mod messages;
 pub mod mq;
 pub mod nat;
+pub mod pool;
 pub mod serve;
 pub mod stun_server;
