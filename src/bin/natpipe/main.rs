@@ -56,6 +56,7 @@ async fn run(args: Args, lab: Result<(), natpipe::lab::LabError>) -> anyhow::Res
         Command::Send(args) => commands::messages::send(args, json).await,
         Command::Recv(args) => commands::messages::recv(args, json).await,
         Command::Pool { role } => commands::pool::run(role, json).await,
+        Command::Mq { command } => commands::mq::run(command, json).await,
         Command::Echo { spec } => commands::echo::run(spec, json).await,
         Command::Demo { mib } => commands::demo::run(mib, lab, json).await,
         Command::Listen(args) => commands::listen::run(args, json).await,
