@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use natpipe::key::tls::Allowed;
 use natpipe::nat::Proto as Over;
 use natpipe::peer::{Event, Node, PathInfo, Peer, StrategyState};
+use natpipe::pipe::RecvError;
 use natpipe::{Addr, End, Identity, NetConf, Pipe};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -147,11 +148,9 @@ pub async fn stdio(pipe: &Pipe) -> Result<Moved> {
                     out.write_all(&message.data).await.context("standard output is closed")?;
                     out.flush().await?;
                 }
-                Err(error) => match pipe.end() {
-                    Some(End::Broken(kind)) => anyhow::bail!("the connection to the peer broke: {kind}"),
-                    Some(_) => return Ok(received),
-                    None => return Err(error.into()),
-                },
+                Err(RecvError::Ended(End::Broken(kind))) => anyhow::bail!("the connection to the peer broke: {kind}"),
+                Err(RecvError::Ended(_)) => return Ok(received),
+                Err(error) => return Err(error.into()),
             }
         }
     };

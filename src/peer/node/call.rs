@@ -159,6 +159,9 @@ impl Race {
         let mut first = Some(first);
         loop {
             let Some(node) = self.node.upgrade() else { return std::future::pending().await };
+            if self.session.upgrade().is_none_or(|session| session.is_ending()) {
+                return std::future::pending().await;
+            }
             let failures = self.run(&node).await;
             drop(node);
             let Some(session) = self.session.upgrade() else { return };
@@ -172,6 +175,9 @@ impl Race {
                 return;
             }
             first = None;
+            if self.session.upgrade().is_none_or(|session| session.is_ending()) {
+                return std::future::pending().await;
+            }
             match path.map(|path| path.kind) {
                 None => sleep(AGAIN).await,
                 Some(PathKind::Relay) => {

@@ -379,6 +379,12 @@ impl Shared {
 
     // ---- end
 
+    /// True when it is over, or will be when everything is said: no other path is wanted.
+    pub(crate) fn is_ending(&self) -> bool {
+        let inner = self.lock();
+        inner.ended.is_some() || inner.closing.is_some() || inner.state.is_over()
+    }
+
     /// Says what is yet to be said, and then goodbye.
     pub(crate) fn close(&self) {
         self.with(|inner| {
