@@ -177,3 +177,52 @@ async fn two_calls_at_once_through_one_server_do_not_push_each_other_out() {
     }
     assert_eq!(server.counters().connections, 3);
 }
+
+/// Forwarding as the command does it: a connection at one end, a pipe to the peer, a connection at the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_forwarded_with_both_half_closes() {
+    use natpipe::pipe::Relay;
+    use natpipe::{NetConf, Proto as Kind, pipe_open};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let target = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let to = target.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = target.accept().await {
+            tokio::spawn(async move {
+                let mut heard = Vec::new();
+                client.read_to_end(&mut heard).await.unwrap();
+                client.write_all(&heard).await.unwrap();
+            });
+        }
+    });
+    let (ann, bob) = (Node::start().await.unwrap(), Node::start().await.unwrap());
+    let ticket = bob.ticket().unwrap();
+    tokio::spawn(async move {
+        while let Ok((_, pipe)) = bob.accept().await {
+            tokio::spawn(async move {
+                // Everything has come, its end included, when the relay begins.
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                let there = pipe_open(Kind::Tcp).dest(to).await.unwrap();
+                Relay::new(pipe, there).wait().await
+            });
+        }
+    });
+    let peer = timeout(SOON, ann.peer(&ticket)).await.unwrap().unwrap();
+    let door = pipe_open(Kind::Tcp).bind("127.0.0.1:0").await.unwrap();
+    let at = door.local_addr().ip().unwrap();
+    tokio::spawn(async move {
+        while let Ok(near) = door.accept().await {
+            let far = peer.open(Proto::Tcp, NetConf::default()).unwrap();
+            tokio::spawn(Relay::new(near, far).wait());
+        }
+    });
+    for n in 0..30 {
+        let mut stream = tokio::net::TcpStream::connect(at).await.unwrap();
+        let said = piece(n);
+        stream.write_all(&said).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut heard = Vec::new();
+        timeout(Duration::from_secs(5), stream.read_to_end(&mut heard)).await.expect("an answer").unwrap();
+        assert!(heard == said, "{n}: {} bytes", heard.len());
+    }
+}
