@@ -35,6 +35,8 @@ pub(crate) struct Life {
     pub(crate) keep: Keep,
     /// Nothing more will be received.
     pub(crate) ended: Option<End>,
+    /// So many linked pipes have heard of the end.
+    pub(crate) links_told: usize,
     /// This end has finished sending.
     pub(crate) write_finished: bool,
     /// Everything is released.

@@ -10,7 +10,7 @@ use super::core::{Core, Keep, Life};
 use super::handle::Message;
 use super::hub::{Listeners, Seen};
 use super::receive::{Receiving, Step};
-use super::{End, callbacks, join};
+use super::{End, Pipe, callbacks, join};
 
 /// How long closing waits for the last bytes of a layer above the socket (TLS's goodbye).
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
@@ -23,7 +23,8 @@ pub(crate) async fn drive(core: Arc<Core>) {
     let end = unless_closing(&core, receive(&core)).await;
     core.life.send_modify(|life| life.ended = Some(end));
     end_queues(&core, end);
-    tell_links(&core, end).await;
+    let mut told = Vec::new();
+    tell_links(&core, end, &mut told).await;
     run_ends(&core, end).await;
     if let Some(parent) = &core.parent {
         parent.release_client(core.id);
@@ -31,7 +32,10 @@ pub(crate) async fn drive(core: Arc<Core>) {
     if end == End::Finished || (matches!(end, End::Broken(_)) && !core.conf.do_close) {
         // Sending may go on: a half-closed stream waits for its owner, or for its own last byte.
         let over = |life: &Life| life.closing || (life.write_finished && end == End::Finished);
-        core.when(over).await;
+        tokio::select! {
+            () = core.when(over) => {}
+            () = late_links(&core, end, &mut told) => {}
+        }
     }
     release(&core, end).await;
 }
@@ -197,9 +201,26 @@ fn end_queues(core: &Core, end: End) {
 }
 
 /// Carries the end of this pipe over to those that it is linked to.
-async fn tell_links(core: &Arc<Core>, end: End) {
+async fn tell_links(core: &Arc<Core>, end: End, told: &mut Vec<Pipe>) {
     for link in &core.hub.listeners().links {
-        link.core().source_ended(end).await;
+        if !told.iter().any(|known| known.is_same(link)) {
+            link.core().source_ended(end).await;
+            told.push(link.clone());
+        }
+    }
+    let links = told.len();
+    core.life.send_modify(|life| life.links_told = links);
+}
+
+/// Whoever links a pipe that has ended already gets what is left in the inbox, and the end.
+async fn late_links(core: &Arc<Core>, end: End, told: &mut Vec<Pipe>) {
+    loop {
+        let listeners = core.hub.listeners();
+        if !listeners.is_empty() {
+            hand_over(core, &listeners).await;
+            tell_links(core, end, told).await;
+        }
+        core.hub.attention.wait().await;
     }
 }
 

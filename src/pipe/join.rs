@@ -139,7 +139,7 @@ impl Relay {
     pub async fn wait(self) -> (Counters, Counters) {
         let (a, b) = &self.ends;
         tokio::select! {
-            _ = async { tokio::join!(a.ended(), b.ended()) } => {}
+            _ = async { tokio::join!(carried(a), carried(b)) } => {}
             () = a.core().done() => {}
             () = b.core().done() => {}
             () = silent_after(a, b) => {}
@@ -148,6 +148,12 @@ impl Relay {
         tokio::join!(a.close(), b.close());
         self.counters()
     }
+}
+
+/// The pipe has ended, and what it is linked to has heard of it after the last byte.
+async fn carried(pipe: &Pipe) {
+    pipe.ended().await;
+    pipe.core().when(|life| life.links_told > 0 || life.closing || life.done).await;
 }
 
 /// How long a datagram pipe is silent, after the stream beside it has ended, before it counts as ended.
