@@ -28,7 +28,7 @@ pub fn one_at_a_time() {
 }
 
 pub fn in_flight() {
-    const COUNT: usize = 200_000;
+    const COUNT: usize = 50_000;
     table::compare(
         "requests and answers of 64 bytes, 64 in flight",
         "us each",
@@ -38,7 +38,7 @@ pub fn in_flight() {
             ("a pool", &mut || pool_echo(COUNT, 64)),
             ("the bare crate, coalesced by hand", &mut || bare_echo(Echo::Coalesced, COUNT, 64)),
             ("Node's ws", &mut || peers::node("echo", [SIZE, COUNT, 64])),
-            ("Python's websockets", &mut || peers::python(SIZE, COUNT / 10, 64)),
+            ("Python's websockets", &mut || peers::python(SIZE, COUNT / 5, 64)),
         ],
     );
 }

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 use crate::{bare, beside, peers, runtime, table};
 
 const MEMBERS: usize = 1000;
-const ROUNDS: usize = 50;
+const ROUNDS: usize = 20;
 
 pub fn run() {
     table::compare(
