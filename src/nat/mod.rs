@@ -24,6 +24,8 @@ mod rng;
 
 use crate::net::Family;
 pub use behaviour::{Delta, Filtering, Hairpin, Kind, Mapping, Ports};
+#[cfg(feature = "punch")]
+pub(crate) use measure::own_hops;
 #[cfg(feature = "stun")]
 pub use measure::{DEFAULT_SERVERS, MeasureError, Prober, Progress};
 pub use packet::{Packet, Proto, TTL, TcpFlags};

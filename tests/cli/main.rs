@@ -2,6 +2,7 @@
 
 mod messages;
 mod nat;
+mod serve;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};

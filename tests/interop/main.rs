@@ -3,6 +3,7 @@
 
 #![cfg(all(feature = "lab", target_os = "linux"))]
 
+mod duct;
 mod smart;
 mod stun;
 

@@ -471,6 +471,11 @@ impl<L: Clone> Desk<L> {
         true
     }
 
+    /// True when a peer's queue is at most half as long as it may be.
+    pub(crate) fn has_much_room(&self, key: PeerKey) -> bool {
+        self.peers.get(key).is_none_or(|peer| peer.outbox.has_much_room(self.rules.limits))
+    }
+
     /// Queues for a peer what waits because all were full.
     fn fetch(&mut self, now: Instant, key: PeerKey) {
         let (limits, takes_all) = (self.rules.limits, self.rules.mode == SendMode::RoundRobin);

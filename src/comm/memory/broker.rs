@@ -1,0 +1,262 @@
+//! Waits: queues by name, who is bound to what, and waiting for room or for a message.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, oneshot};
+
+use super::queue::Queue;
+use crate::comm::{CommunicationError, Payload};
+
+/// Queues that a broker may have: what comes over a pipe may name any number of them.
+const QUEUES: usize = 10_000;
+
+/// What a queue is declared with, the same by all who declare it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Properties {
+    pub(crate) auto_delete: bool,
+    pub(crate) durable: bool,
+}
+
+/// Where the answer goes. The first one that comes is the answer.
+#[derive(Clone, Debug)]
+pub(crate) struct ReplyTo(Arc<Mutex<Option<oneshot::Sender<Payload>>>>);
+
+impl ReplyTo {
+    pub(crate) fn new(sender: oneshot::Sender<Payload>) -> Self {
+        Self(Arc::new(Mutex::new(Some(sender))))
+    }
+
+    /// False when nobody waits any more.
+    pub(crate) fn answer(&self, answer: Payload) -> bool {
+        let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        sender.is_some_and(|sender| sender.send(answer).is_ok())
+    }
+
+    /// Nobody waits any more.
+    pub(crate) fn give_up(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    fn is_gone(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub(crate) payload: Payload,
+    pub(crate) reply: Option<ReplyTo>,
+    pub(crate) tries: u32,
+    pub(crate) redelivered: bool,
+}
+
+#[derive(Debug)]
+struct Named {
+    queue: Queue<Stored>,
+    properties: Properties,
+    consumers: usize,
+    arrived: Arc<Notify>,
+    room: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Queues that there may be.
+    limit: usize,
+    queues: HashMap<String, Named>,
+    /// Queues by exchange and routing key.
+    bindings: HashMap<String, HashMap<String, Vec<String>>>,
+}
+
+/// A broker in memory.
+#[derive(Debug)]
+pub(crate) struct Broker(Mutex<State>);
+
+impl Default for Broker {
+    fn default() -> Self {
+        Self::with_queues(QUEUES)
+    }
+}
+
+/// What publishing came to.
+enum Published {
+    Done,
+    /// This queue is full; wait for room in it.
+    Full(String, Arc<Notify>),
+}
+
+impl Broker {
+    /// One that may have so many queues; with none it refuses everything.
+    pub(crate) fn with_queues(limit: usize) -> Self {
+        Self(Mutex::new(State { limit, queues: HashMap::new(), bindings: HashMap::new() }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn declare(&self, name: &str, properties: Properties) -> Result<(), CommunicationError> {
+        let mut state = self.state();
+        if let Some(queue) = state.queues.get(name) {
+            if queue.properties == properties {
+                return Ok(());
+            }
+            let why = format!("it has {:?}, asked for are {properties:?}", queue.properties);
+            return Err(CommunicationError::QueueDiffers { queue: name.to_owned(), why });
+        }
+        if state.queues.len() >= state.limit {
+            let why = format!("it has {} queues and takes no more", state.limit);
+            return Err(CommunicationError::Refused { target: "memory".to_owned(), why });
+        }
+        let (arrived, room) = <(Arc<Notify>, Arc<Notify>)>::default();
+        state
+            .queues
+            .insert(name.to_owned(), Named { queue: Queue::default(), properties, consumers: 0, arrived, room });
+        Ok(())
+    }
+
+    pub(crate) fn bind(&self, exchange: &str, key: &str, queue: &str) {
+        let mut state = self.state();
+        let bound = state.bindings.entry(exchange.to_owned()).or_default().entry(key.to_owned()).or_default();
+        if !bound.iter().any(|name| name == queue) {
+            bound.push(queue.to_owned());
+        }
+    }
+
+    /// Stores a message in each queue that it is for, when there is room.
+    pub(crate) async fn publish(&self, exchange: &str, key: &str, message: Stored) -> Result<(), CommunicationError> {
+        loop {
+            let full = match self.try_publish(exchange, key, &message)? {
+                Published::Done => return Ok(()),
+                Published::Full(queue, room) => (queue, room),
+            };
+            let room = full.1.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            // Room may have come between looking and listening.
+            if self.is_full(&full.0) {
+                room.await;
+            }
+        }
+    }
+
+    /// Stores a message at once, or says that a queue is full.
+    pub(crate) fn publish_now(&self, exchange: &str, key: &str, message: &Stored) -> Result<(), CommunicationError> {
+        match self.try_publish(exchange, key, message)? {
+            Published::Done => Ok(()),
+            Published::Full(queue, _) => Err(CommunicationError::Full { queue }),
+        }
+    }
+
+    fn try_publish(&self, exchange: &str, key: &str, message: &Stored) -> Result<Published, CommunicationError> {
+        let mut state = self.state();
+        let targets = state.route(exchange, key)?;
+        for name in &targets {
+            if let Some(named) = state.queues.get(name).filter(|named| named.queue.is_full()) {
+                return Ok(Published::Full(name.clone(), named.room.clone()));
+            }
+        }
+        for name in &targets {
+            if let Some(named) = state.queues.get_mut(name) {
+                named.queue.push(message.clone(), message.payload.body.len());
+                named.arrived.notify_one();
+            }
+        }
+        Ok(Published::Done)
+    }
+
+    fn is_full(&self, name: &str) -> bool {
+        self.state().queues.get(name).is_some_and(|named| named.queue.is_full())
+    }
+
+    /// A consumer comes to a queue. Returns what tells it of messages.
+    pub(crate) fn join(&self, name: &str) -> Result<Arc<Notify>, CommunicationError> {
+        let mut state = self.state();
+        let named = state.queues.get_mut(name).ok_or_else(|| no_queue(name))?;
+        named.consumers += 1;
+        Ok(named.arrived.clone())
+    }
+
+    /// A consumer leaves. The last one takes a queue with it that is to be deleted then.
+    pub(crate) fn leave(&self, name: &str) {
+        let mut state = self.state();
+        let Some(named) = state.queues.get_mut(name) else { return };
+        named.consumers -= 1;
+        // Whoever was told of a message and left without it passes the word on.
+        named.arrived.notify_one();
+        if named.consumers == 0 && named.properties.auto_delete {
+            // A producer that waits for room finds no queue, and says so.
+            named.room.notify_waiters();
+            state.queues.remove(name);
+            for keys in state.bindings.values_mut() {
+                keys.values_mut().for_each(|queues| queues.retain(|queue| queue != name));
+            }
+        }
+    }
+
+    /// The next message, passing over calls whose caller has given up.
+    pub(crate) fn take(&self, name: &str) -> Option<Stored> {
+        let mut state = self.state();
+        let named = state.queues.get_mut(name)?;
+        let was_full = named.queue.is_full();
+        let mut taken = named.queue.take();
+        while taken.as_ref().and_then(|message| message.reply.as_ref()).is_some_and(ReplyTo::is_gone) {
+            taken = named.queue.take();
+        }
+        if was_full {
+            named.room.notify_waiters();
+        }
+        taken
+    }
+
+    /// Puts back what was taken and not settled.
+    pub(crate) fn put_back(&self, name: &str, message: Stored) {
+        let bytes = message.payload.body.len();
+        if let Some(named) = self.state().queues.get_mut(name) {
+            named.queue.put_back(Stored { redelivered: true, ..message }, bytes);
+            named.arrived.notify_one();
+        }
+    }
+
+    /// Puts a message that was tried in vain at the end of its queue, where it takes the place that it had.
+    pub(crate) fn again(&self, name: &str, message: Stored) {
+        let bytes = message.payload.body.len();
+        if let Some(named) = self.state().queues.get_mut(name) {
+            named.queue.push(message, bytes);
+            named.arrived.notify_one();
+        }
+    }
+
+    /// Puts a message into the queue of dead letters; a full one gives up its oldest.
+    pub(crate) fn bury(&self, name: &str, message: Stored) {
+        let bytes = message.payload.body.len();
+        let mut state = self.state();
+        let Some(named) = state.queues.get_mut(name) else { return };
+        while named.queue.is_full() && named.queue.take().is_some() {
+            tracing::warn!(queue = name, "the queue of dead letters is full and loses its oldest");
+        }
+        named.queue.push(Stored { reply: None, ..message }, bytes);
+        named.arrived.notify_one();
+    }
+}
+
+impl State {
+    fn route(&self, exchange: &str, key: &str) -> Result<Vec<String>, CommunicationError> {
+        let unroutable =
+            || CommunicationError::Unroutable { exchange: exchange.to_owned(), routing_key: key.to_owned() };
+        if exchange.is_empty() {
+            return if self.queues.contains_key(key) { Ok(vec![key.to_owned()]) } else { Err(unroutable()) };
+        }
+        let keys = self.bindings.get(exchange).ok_or_else(|| CommunicationError::NotFound {
+            target: "memory".to_owned(),
+            what: format!("exchange `{exchange}`"),
+        })?;
+        let queues = keys.get(key).cloned().unwrap_or_default();
+        if queues.is_empty() { Err(unroutable()) } else { Ok(queues) }
+    }
+}
+
+fn no_queue(name: &str) -> CommunicationError {
+    CommunicationError::NotFound { target: "memory".to_owned(), what: format!("queue `{name}`") }
+}
