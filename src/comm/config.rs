@@ -182,6 +182,11 @@ impl Config {
         &self.protocol
     }
 
+    /// The format of bodies.
+    pub fn body_format(&self) -> Format {
+        self.format
+    }
+
     pub(crate) fn queue_name(&self) -> Result<&str, ConfigError> {
         let missing = || ConfigError::Missing { key: "queue", needed_by: "a consumer".to_owned() };
         self.queue.as_deref().filter(|queue| !queue.is_empty()).ok_or_else(missing)

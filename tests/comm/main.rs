@@ -4,7 +4,9 @@ mod amqp;
 mod bad_input;
 mod broker;
 mod memory;
+mod pika;
 mod pipes;
+mod storms;
 
 use std::num::NonZeroU16;
 use std::time::Duration;

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use natpipe::key::ServerUrl;
 use natpipe::lab::{Kind, Setup};
+use natpipe::rendezvous::Proxy;
 use natpipe::smart::Identity;
 use natpipe::stun::ServerName;
 use natpipe::{PeerId, Ticket};
@@ -80,6 +81,16 @@ pub enum Command {
     Send(SendArgs),
     /// Receive messages, from whoever sends, and write them to standard output.
     Recv(RecvArgs),
+    /// Push messages, call, and consume, over a message broker (or straight over a pipe).
+    Mq {
+        #[command(subcommand)]
+        command: MqCommand,
+    },
+    /// Be in a pool of websocket connections: answer what members ask, or ask them once.
+    Pool {
+        #[command(subcommand)]
+        role: PoolRole,
+    },
     /// Connect two peers that are each behind a home router, on this machine, and move data both ways; then the same through
     /// pipes of every kind. Every byte is checked.
     Demo {
@@ -99,6 +110,66 @@ pub enum Command {
         /// The folder.
         dir: Option<PathBuf>,
     },
+}
+
+impl Command {
+    /// True when Ctrl-C does not end it at once: it finishes what it has in hand.
+    pub fn finishes_what_it_has(&self) -> bool {
+        matches!(self, Self::Serve(_) | Self::Mq { command: MqCommand::Consume { .. } })
+    }
+}
+
+/// What is done with messages.
+#[derive(Debug, Subcommand)]
+pub enum MqCommand {
+    /// Push a message, and return when the broker has taken it.
+    Push {
+        #[command(flatten)]
+        to: MqArgs,
+        /// The body, in the format of the queue (YAML by default). Without, it is read from standard input.
+        body: Option<String>,
+    },
+    /// Call whoever consumes the queue, and print the answer.
+    Call {
+        #[command(flatten)]
+        to: MqArgs,
+        /// The body, as in push.
+        body: Option<String>,
+    },
+    /// Print each message as a line, or run a command with it. Ctrl-C ends it when what is in hand is finished.
+    Consume {
+        #[command(flatten)]
+        from: MqArgs,
+        /// Run this in a shell for each message: the body comes on its standard input, what it prints is the answer. Exit status 0 is a
+        /// result, 65 an error for good, any other one for now.
+        #[arg(long, value_name = "COMMAND")]
+        exec: Option<String>,
+        /// End after so many messages.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+    },
+}
+
+/// Where the messages go or come from.
+#[derive(Debug, clap::Args)]
+pub struct MqArgs {
+    /// amqp://USER:PASSWORD@HOST[:PORT]/VHOST, amqps://…, or pipe://HOST:PORT (no broker: the consumer listens there).
+    #[arg(long, value_name = "URL", required_unless_present = "config")]
+    pub url: Option<String>,
+    /// A configuration in YAML, or in TOML when its name ends so.
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    pub config: Option<PathBuf>,
+    /// The queue.
+    #[arg(long, value_name = "NAME", required_unless_present = "config")]
+    pub queue: Option<String>,
+    /// Any other key of the configuration, such as durable=true, timeout=5, prefetch=20, format=json (several may be given).
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("KEY=VALUE is wanted")?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 /// Whom `send` sends to.
@@ -188,6 +259,78 @@ pub struct RecvArgs {
     pub topic: Vec<String>,
 }
 
+/// How a pool gets its members.
+#[derive(Debug, Subcommand)]
+pub enum PoolRole {
+    /// Listen for members at these addresses.
+    Bind(PoolArgs),
+    /// Connect to members at these addresses (HOST:PORT, ws://…, wss://…), and again when a connection is lost.
+    Client(PoolArgs),
+}
+
+/// What `pool` can be told.
+#[derive(Debug, clap::Args)]
+pub struct PoolArgs {
+    /// Where.
+    #[arg(value_name = "ADDR")]
+    pub addrs: Vec<String>,
+    /// A Unix socket as well.
+    #[arg(long, value_name = "PATH")]
+    pub unix: Option<PathBuf>,
+    /// What to answer: `echo`, or `exec:COMMAND`, which gets each message as JSON on its standard input and answers with
+    /// each line that it writes.
+    #[arg(long, value_name = "WITH", default_value = "echo", value_parser = answer_with)]
+    pub answer: AnswerWith,
+    /// Wait for a member, ask, print each answer as a line of JSON, and end.
+    #[arg(long, value_name = "WHOM", requires = "message")]
+    pub call: Option<Call>,
+    /// What to ask, as JSON.
+    #[arg(long, value_name = "JSON", requires = "call")]
+    pub message: Option<String>,
+    /// With `--call target`: those whose metadata KEY is like GLOB.
+    #[arg(long, value_name = "KEY=GLOB", value_parser = key_value, requires = "call")]
+    pub target: Option<(String, String)>,
+    /// What to tell of oneself (several may be given).
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub meta: Vec<(String, String)>,
+    /// A bearer token: wanted from those who connect, or sent to those who listen.
+    #[arg(long, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// Seconds to wait for a member, and then for its answers.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds, requires = "call")]
+    pub timeout: f64,
+}
+
+/// What a member is answered with.
+#[derive(Clone, Debug)]
+pub enum AnswerWith {
+    /// Its own message.
+    Echo,
+    /// What a command writes.
+    Exec(String),
+}
+
+/// Whom to ask.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Call {
+    /// One at random.
+    Rand,
+    /// All.
+    Publish,
+    /// The least busy.
+    Avail,
+    /// Those whose metadata match `--target`.
+    Target,
+}
+
+fn answer_with(text: &str) -> Result<AnswerWith, String> {
+    match text.strip_prefix("exec:") {
+        Some(command) if !command.trim().is_empty() => Ok(AnswerWith::Exec(command.to_owned())),
+        None if text == "echo" => Ok(AnswerWith::Echo),
+        _ => Err("it is echo or exec:COMMAND".to_owned()),
+    }
+}
+
 /// What `nat` can be told.
 #[derive(Debug, clap::Args)]
 pub struct NatArgs {
@@ -265,6 +408,9 @@ pub struct PeerArgs {
     /// One more STUN server to ask (several may be given).
     #[arg(long, value_name = "HOST[:PORT]")]
     pub stun: Vec<ServerName>,
+    /// Go to rendezvous servers through this HTTP proxy: http://[USER:PASSWORD@]HOST:PORT.
+    #[arg(long, value_name = "URL")]
+    pub proxy: Option<Proxy>,
 }
 
 /// What `listen` can be told.

@@ -30,12 +30,11 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return output::failed(&anyhow::Error::new(error).context("cannot start")),
     };
-    // A server says goodbye to its peers first.
-    let stops_itself = matches!(args.command, Command::Serve(_));
+    let finishes = args.command.finishes_what_it_has();
     let result = runtime.block_on(async {
         tokio::select! {
             result = run(args, lab) => result,
-            _ = tokio::signal::ctrl_c(), if !stops_itself => Ok(()),
+            _ = tokio::signal::ctrl_c(), if !finishes => Ok(()),
         }
     });
     // A thread that still waits for standard input must not hold the process.
@@ -56,6 +55,8 @@ async fn run(args: Args, lab: Result<(), natpipe::lab::LabError>) -> anyhow::Res
         Command::Link { a, b } => commands::link::run(a, b, json).await,
         Command::Send(args) => commands::messages::send(args, json).await,
         Command::Recv(args) => commands::messages::recv(args, json).await,
+        Command::Pool { role } => commands::pool::run(role, json).await,
+        Command::Mq { command } => commands::mq::run(command, json).await,
         Command::Echo { spec } => commands::echo::run(spec, json).await,
         Command::Demo { mib } => commands::demo::run(mib, lab, json).await,
         Command::Listen(args) => commands::listen::run(args, json).await,

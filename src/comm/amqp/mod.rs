@@ -12,6 +12,7 @@ mod headers;
 mod inlet;
 mod outlet;
 mod settle;
+mod url;
 
 use super::{Backend, Boxed, CommunicationError, Config, Counters, Inlet, Outlet};
 

@@ -1,4 +1,8 @@
-//! Decides: what a bare word of YAML means (the core schema of YAML 1.2), and a word with a tag.
+//! Decides: what a bare word of YAML means, and a word with a tag.
+//!
+//! Where YAML 1.1 and 1.2 differ, a word means what it means to the Python library that wrote it bare: a text that PyYAML leaves
+//! without quotes is a text (`1e5`, `0o17`, `007`), whatever 1.2 takes it for; and `yes` and `no`, which it quotes, are
+//! texts as well, as in 1.2.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -57,7 +61,7 @@ fn int(text: &str) -> Result<Option<i128>, BodyError> {
     };
     let (radix, digits) = match digits {
         _ if digits.starts_with("0x") => (16, &digits[2..]),
-        _ if digits.starts_with("0o") => (8, &digits[2..]),
+        _ if digits.len() > 1 && digits.starts_with('0') => return Ok(None),
         _ => (10, digits),
     };
     if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
@@ -78,7 +82,13 @@ fn float(text: &str) -> Option<f64> {
         ".nan" | ".NaN" | ".NAN" => return Some(f64::NAN),
         _ => {}
     }
+    // An exponent without a sign is none: `12e4567` is more often the name of something than a number.
+    if let Some(at) = unsigned.find(['e', 'E'])
+        && !unsigned[at + 1..].starts_with(['+', '-'])
+    {
+        return None;
+    }
     // Rust's parser takes more than YAML does (`inf`, `nan`), but nothing of that begins with a digit.
     let begins = unsigned.trim_start_matches('.').starts_with(|c: char| c.is_ascii_digit());
-    if !begins { None } else { text.parse().ok() }
+    if !begins || !unsigned.contains(['.', 'e', 'E']) { None } else { text.parse().ok() }
 }

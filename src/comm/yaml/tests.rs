@@ -21,6 +21,10 @@ fn what_python_writes_is_read_as_python_meant_it() {
     is("!!python/tuple\n- 1\n- a\n", vec![1.into(), "a".into()]);
     is("!!set {a: null}\n", vec!["a".into()]);
     is("1.0e+20\n...\n", 1e20);
+    is("1e+20\n...\n", 1e20);
+    for text in ["1e5", "0o17", "007", "1_000", "12e4567", "1:30", "+", ".", "e5", "0x", "yes", "0b1"] {
+        is(text, text);
+    }
     is("-.inf\n...\n", f64::NEG_INFINITY);
     is("18446744073709551615\n...\n", u64::MAX);
     let list = vec![1.into(), 2.5.into(), Value::Null, true.into()];

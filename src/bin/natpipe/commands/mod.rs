@@ -9,6 +9,8 @@ pub mod link;
 pub mod listen;
 pub mod manual;
 pub mod messages;
+pub mod mq;
 pub mod nat;
+pub mod pool;
 pub mod serve;
 pub mod stun_server;

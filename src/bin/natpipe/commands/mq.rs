@@ -1,0 +1,224 @@
+//! `natpipe mq push|call|consume`.
+
+use std::io::Write;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, Result};
+use natpipe::comm::{
+    ApplicationError, AsynchronProducer, Cancel, Config, EventDrivenConsumer, Format, Request, Response, RpcProducer,
+    Value,
+};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+
+use crate::args::{MqArgs, MqCommand};
+use crate::output::say;
+
+/// What a command may print as its answer, in bytes.
+const MOST: u64 = 16 << 20;
+/// The exit status (EX_DATAERR of sysexits.h) with which a command says that this body will never do.
+const NEVER: i32 = 65;
+
+pub async fn run(command: MqCommand, json: bool) -> Result<()> {
+    match command {
+        MqCommand::Push { to, body } => push(&conf(&to)?, body).await,
+        MqCommand::Call { to, body } => call(&conf(&to)?, body, json).await,
+        MqCommand::Consume { from, exec, count } => consume(&conf(&from)?, exec, count, json).await,
+    }
+}
+
+fn conf(args: &MqArgs) -> Result<Config> {
+    let mut conf = match (&args.url, &args.config) {
+        (Some(url), _) => Config::from_url(url)?,
+        (None, Some(file)) => {
+            let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+            let toml = file.extension().is_some_and(|extension| extension == "toml");
+            if toml { Config::from_toml(&text)? } else { Config::from_yaml(&text)? }
+        }
+        (None, None) => Config::default(),
+    };
+    if let Some(queue) = &args.queue {
+        conf = conf.with("queue", &queue.as_str().into())?;
+    }
+    for (key, value) in &args.set {
+        let value = Format::Yaml.decode(value.as_bytes()).with_context(|| format!("the value of {key}"))?;
+        conf = conf.with(key, &value)?;
+    }
+    Ok(conf)
+}
+
+/// The body that was given, or else all of standard input.
+async fn body(conf: &Config, given: Option<String>) -> Result<Value> {
+    let bytes = match given {
+        Some(text) => text.into_bytes(),
+        None => {
+            let mut bytes = Vec::new();
+            tokio::io::stdin().read_to_end(&mut bytes).await.context("cannot read the body from standard input")?;
+            bytes
+        }
+    };
+    // MessagePack is nothing to type: it is written as YAML and converted.
+    let written = if conf.body_format() == Format::MessagePack { Format::Yaml } else { conf.body_format() };
+    Ok(written.decode(&bytes)?)
+}
+
+async fn push(conf: &Config, given: Option<String>) -> Result<()> {
+    let body = body(conf, given).await?;
+    let producer = AsynchronProducer::new(conf).await?;
+    producer.push_message(body).await?;
+    producer.close().await;
+    Ok(())
+}
+
+async fn call(conf: &Config, given: Option<String>, json: bool) -> Result<()> {
+    let body = body(conf, given).await?;
+    let producer = RpcProducer::new(conf).await?;
+    let answer = producer.push_message(body).await?;
+    producer.close().await;
+    let mut bytes = shown(&answer, json)?;
+    if !matches!(answer, Value::Bytes(_)) || json {
+        bytes.push(b'\n');
+    }
+    Ok(std::io::stdout().write_all(&bytes)?)
+}
+
+/// A value as programs in a shell take it: text and bytes as they are, anything else as YAML on one line; or as JSON.
+fn shown(value: &Value, json: bool) -> Result<Vec<u8>> {
+    Ok(match value {
+        _ if json => serde_json::to_vec(value)?,
+        Value::Str(text) => text.clone().into_bytes(),
+        Value::Bytes(bytes) => bytes.clone(),
+        other => other.to_string().into_bytes(),
+    })
+}
+
+/// The same with no line end in it.
+fn line(value: &Value, json: bool) -> Result<Vec<u8>> {
+    let mut line = match value {
+        Value::Str(text) if text.contains('\n') && !json => value.to_string().into_bytes(),
+        _ => shown(value, json)?,
+    };
+    line.push(b'\n');
+    Ok(line)
+}
+
+async fn consume(conf: &Config, exec: Option<String>, count: Option<u64>, json: bool) -> Result<()> {
+    let cancel = Cancel::new();
+    let left = Arc::new(AtomicU64::new(count.unwrap_or(u64::MAX)));
+    let (exec, word): (Option<Arc<str>>, _) = (exec.map(Into::into), cancel.clone());
+    let processor = move |request: Request| {
+        let (exec, left, cancel) = (exec.clone(), left.clone(), word.clone());
+        async move {
+            // A message that is taken beyond the count goes back to the queue.
+            if left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_err() {
+                return Response::ok(()).not_final();
+            }
+            let response = match &exec {
+                Some(command) => carry_out(command, &request, json).await,
+                None => print(&request, json, &cancel),
+            };
+            if left.load(Ordering::SeqCst) == 0 {
+                cancel.cancel();
+            }
+            response
+        }
+    };
+    let consumer = EventDrivenConsumer::new(processor, conf).await?.cancel_event(cancel.clone());
+    say(json, format_args!("consuming {consumer:?}"), &json!({"event": "consuming"}));
+    let tally = tokio::select! {
+        tally = consumer.start_consuming() => tally?,
+        () = told_twice(&cancel) => return Ok(()),
+    };
+    let event = json!({"event": "done", "processed": tally.processed, "answered": tally.answered, "dead": tally.dead});
+    say(json, format_args!("{} messages", tally.processed), &event);
+    Ok(())
+}
+
+/// The first signal stops the consumer gracefully, the second ends it.
+async fn told_twice(cancel: &Cancel) {
+    signal().await;
+    cancel.cancel();
+    signal().await;
+}
+
+#[cfg(unix)]
+async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        },
+        Err(_) => drop(tokio::signal::ctrl_c().await),
+    }
+}
+
+#[cfg(not(unix))]
+async fn signal() {
+    drop(tokio::signal::ctrl_c().await);
+}
+
+fn print(request: &Request, json: bool, cancel: &Cancel) -> Response {
+    let written = line(&request.body, json).map(|line| std::io::stdout().write_all(&line));
+    match written {
+        Ok(Ok(())) => Response::ok(()),
+        // Whoever read our output has gone: the message is for somebody else.
+        _ => {
+            cancel.cancel();
+            Response::new(503, "nobody reads the output").not_final()
+        }
+    }
+}
+
+async fn carry_out(command: &str, request: &Request, json: bool) -> Response {
+    match output_of(command, request, json).await {
+        Ok((Some(0), out, _)) => Response::ok(answer(out)),
+        Ok((Some(NEVER), _, said)) => Response::new(400, said),
+        Ok((_, _, said)) => Response::new(500, said),
+        Err(error) => Response::new(500, format!("{error:#}")),
+    }
+}
+
+/// What a command printed, as text where it is text, without its last line end.
+fn answer(mut out: Vec<u8>) -> Value {
+    if out.last() == Some(&b'\n') {
+        out.pop();
+    }
+    String::from_utf8(out).map_or_else(|error| Value::Bytes(error.into_bytes()), Value::Str)
+}
+
+/// A command's exit status, output, and what it said on standard error.
+async fn output_of(command: &str, request: &Request, json: bool) -> Result<(Option<i32>, Vec<u8>, String)> {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", command]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    // Ctrl-C in a terminal is for us: what is in hand is finished.
+    #[cfg(unix)]
+    shell.process_group(0);
+    let mut child = shell.spawn().context("cannot run a shell")?;
+    let (input, output, errors) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let body = shown(&request.body, json)?;
+    let feed = async {
+        if let Some(mut input) = input {
+            // A command need not read its input.
+            let _ = input.write_all(&body).await;
+        }
+    };
+    let ((), out, said) = tokio::join!(feed, read(output), read(errors));
+    let status = child.wait().await.context("the command is lost")?;
+    let said = String::from_utf8_lossy(&said?).trim().to_owned();
+    Ok((status.code(), out?, if said.is_empty() { status.to_string() } else { said }))
+}
+
+async fn read(from: Option<impl AsyncReadExt + Unpin>) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(from) = from {
+        from.take(MOST + 1).read_to_end(&mut bytes).await.context("the command's output is lost")?;
+    }
+    if bytes.len() as u64 > MOST {
+        return Err(ApplicationError::transient("the command printed more than 16 MiB").into());
+    }
+    Ok(bytes)
+}
