@@ -100,13 +100,16 @@ impl Reader {
         &mut self,
         read: impl FnOnce(&mut Limit<&mut BytesMut>) -> Poll<io::Result<E>>,
     ) -> Poll<io::Result<(Bytes, E)>> {
-        SCRATCH.with_borrow_mut(|scratch| {
-            scratch.clear();
-            scratch.reserve(self.limit);
-            let extra = ready!(read(&mut scratch.limit(self.limit)))?;
+        // Taken out meanwhile: what is read may itself be a pipe within a pipe, as a WebSocket in TLS is.
+        let mut scratch = SCRATCH.take();
+        scratch.clear();
+        scratch.reserve(self.limit);
+        let done = read(&mut (&mut scratch).limit(self.limit)).map_ok(|extra| {
             self.note(scratch.len());
-            Poll::Ready(Ok((Bytes::copy_from_slice(scratch), extra)))
-        })
+            (Bytes::copy_from_slice(&scratch), extra)
+        });
+        SCRATCH.set(scratch);
+        done
     }
 
     fn note(&mut self, len: usize) {

@@ -243,8 +243,14 @@ impl Core {
 
     /// Takes what a connection is to write next. False when there is nothing.
     pub(crate) fn take(&self, now: Instant, key: PeerKey, load: &mut Load) -> bool {
-        let taken = self.desk().take(now, key, load);
-        self.progress.notify_waiters();
+        let mut desk = self.desk();
+        let taken = desk.take(now, key, load);
+        // Who waits for room is called when there is much: one call for each load would make both go in small steps.
+        let tells = !taken || desk.has_much_room(key);
+        drop(desk);
+        if tells {
+            self.progress.notify_waiters();
+        }
         taken
     }
 

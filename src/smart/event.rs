@@ -83,6 +83,9 @@ pub enum Cause {
     /// It had not greeted yet when too many others wanted to.
     #[error("it had not greeted when too many others came")]
     Displaced,
+    /// It began as a WebSocket and did not become one.
+    #[error("the WebSocket was not upgraded to: {0}")]
+    Upgrade(String),
     /// This socket was closed.
     #[error("closed here")]
     Closed,

@@ -148,9 +148,11 @@ impl Inbox {
     }
 
     fn release(&self, batch: &Batch) {
-        self.messages.fetch_sub(batch.messages, Ordering::SeqCst);
-        self.bytes.fetch_sub(batch.bytes, Ordering::SeqCst);
-        self.room.notify_waiters();
+        let messages = self.messages.fetch_sub(batch.messages, Ordering::SeqCst) - batch.messages;
+        let bytes = self.bytes.fetch_sub(batch.bytes, Ordering::SeqCst) - batch.bytes;
+        if self.limits.is_half_free(messages, bytes) {
+            self.room.notify_waiters();
+        }
     }
 
     fn is_wanted(&self, payload: &[u8]) -> bool {

@@ -69,6 +69,11 @@ impl Limits {
     pub(crate) fn is_reached(self, messages: usize, bytes: usize) -> bool {
         messages > 0 && (messages >= self.messages || bytes >= self.bytes)
     }
+
+    /// The low-water mark: who waits for room is called there.
+    pub(crate) fn is_half_free(self, messages: usize, bytes: usize) -> bool {
+        messages <= self.messages / 2 && bytes <= self.bytes / 2
+    }
 }
 
 impl Default for Limits {

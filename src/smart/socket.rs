@@ -141,7 +141,7 @@ impl SmartSocket {
         self.core().check_open()?;
         let core = self.core().clone();
         self.core().begin(async move {
-            driver::attend(core, pipe, false).await;
+            driver::attend(core, pipe, driver::Way::Given).await;
         });
         Ok(())
     }

@@ -161,6 +161,20 @@ async fn an_echo_by_identity_answers_whom_it_heard_at_either_end() {
     }
 }
 
+#[tokio::test]
+async fn a_python_end_that_is_bound_is_reached_by_websocket_too() {
+    let (port, socket) = (free(), SmartSocket::new().unwrap());
+    socket.connect(Endpoint::websocket(&format!("ws://127.0.0.1:{port}/")).unwrap()).unwrap();
+    let agent = Agent::start(port, &["--role", "bind", "--behavior", "echo", "--linger", "3"]);
+    for text in numbered() {
+        socket.send(text).await.unwrap();
+    }
+    for text in numbered() {
+        assert_eq!(soon("the echo", socket.recv()).await.unwrap(), text);
+    }
+    assert_eq!(agent.lines().await, numbered());
+}
+
 fn sure() -> Builder {
     SmartSocket::builder().delivery(Delivery::AtLeastOnce)
 }

@@ -147,6 +147,26 @@ async fn unix_sockets_and_any_open_pipe_carry_it_too() {
 }
 
 #[tokio::test]
+async fn one_bound_address_takes_websockets_beside_bare_connections() {
+    let server = publisher();
+    let addr = server.bind("127.0.0.1:0").await.unwrap();
+    let (within, bare) = (socket(), socket());
+    within.connect(Endpoint::websocket(&format!("ws://{addr}/any/path")).unwrap()).unwrap();
+    bare.connect(&addr).unwrap();
+    peers(&server, 2).await;
+    for len in [0, 1, 70_000, 3_000_000] {
+        server.send(vec![6; len]).await.unwrap();
+        for client in [&within, &bare] {
+            assert_eq!(soon("the message", client.recv()).await.unwrap(), vec![6; len]);
+            client.send(vec![8; len]).await.unwrap();
+            assert_eq!(soon("the answer", server.recv()).await.unwrap(), vec![8; len]);
+        }
+    }
+    assert!(Endpoint::websocket("http://127.0.0.1/").is_err());
+    within.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_server_that_is_open_already_can_be_bound_and_a_pipe_opened_by_hand_connects_again() {
     let listening = pipe_open(Proto::Tcp).bind("127.0.0.1:0").await.unwrap();
     let server = socket();

@@ -42,6 +42,10 @@ impl Outbox {
         self.chunks.iter().map(Chunk::unasked).sum()
     }
 
+    pub(crate) fn has_much_room(&self, limits: Limits) -> bool {
+        limits.is_half_free(self.messages, self.bytes)
+    }
+
     pub(crate) fn is_full(&self, limits: Limits) -> bool {
         limits.is_reached(self.messages, self.bytes)
     }

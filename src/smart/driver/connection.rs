@@ -33,16 +33,64 @@ pub(crate) struct Attended {
     pub(crate) cause: Cause,
 }
 
-/// Attends to a connection to its end. `comes_back` where this end will connect again.
-pub(crate) async fn attend(core: Arc<Core>, pipe: Pipe, comes_back: bool) -> Attended {
+/// How a connection came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Its peer connected: it may speak WebSocket.
+    Accepted,
+    /// This end connected, and will again.
+    Dialed,
+    /// The user gave it.
+    Given,
+}
+
+/// Attends to a connection to its end.
+pub(crate) async fn attend(core: Arc<Core>, pipe: Pipe, way: Way) -> Attended {
     let lane = Arc::new(Lane::new(pipe.peer_addr().cloned()));
     core.enter(&lane);
-    let mut connection = Connection::new(core, lane, pipe, comes_back).await;
+    #[cfg(feature = "ws")]
+    let pipe = match opened(&core, &lane, pipe, way).await {
+        Ok(pipe) => pipe,
+        Err(cause) => {
+            refuse(&core, &lane, &cause);
+            return Attended { greeted: false, cause };
+        }
+    };
+    let mut connection = Connection::new(core, lane, pipe, way == Way::Dialed).await;
     let cause = connection.work().await;
     if cause == Cause::Closed {
         connection.say_goodbye().await;
     }
     connection.leave(cause).await
+}
+
+/// The pipe to speak on, within a WebSocket where the peer begins one.
+#[cfg(feature = "ws")]
+async fn opened(core: &Core, lane: &Lane, pipe: Pipe, way: Way) -> Result<Pipe, Cause> {
+    if way != Way::Accepted {
+        return Ok(pipe);
+    }
+    let options = &core.options;
+    let called = async {
+        loop {
+            match lane.wish() {
+                Some(Wish::Close) => return Cause::Closed,
+                Some(Wish::Displace) => return Cause::Displaced,
+                None => lane.call.wait().await,
+            }
+        }
+    };
+    tokio::select! {
+        cause = called => Err(cause),
+        opened = super::upgrade::accepted(pipe, options.timing.patience, options.max_message) => opened,
+    }
+}
+
+/// A connection is over that never counted.
+fn refuse(core: &Core, lane: &Arc<Lane>, cause: &Cause) {
+    tracing::debug!(addr = ?lane.addr, %cause, "a connection was refused");
+    core.forget_greeting(lane);
+    core.tell(Event::Refused { addr: lane.addr.clone(), cause: cause.clone() });
 }
 
 /// What the writing side is at.
@@ -283,17 +331,13 @@ impl Connection {
 
     async fn leave(self, cause: Cause) -> Attended {
         let Self { core, lane, pipe, stream, peer, load, .. } = self;
-        core.forget_greeting(&lane);
         match peer {
             Some((identity, key)) => {
                 tracing::debug!(%identity, addr = ?lane.addr, %cause, "a peer is gone");
                 core.leave(key, load);
                 core.tell(Event::Disconnected { identity, cause: cause.clone() });
             }
-            None => {
-                tracing::debug!(addr = ?lane.addr, %cause, "a connection was refused");
-                core.tell(Event::Refused { addr: lane.addr.clone(), cause: cause.clone() });
-            }
+            None => refuse(&core, &lane, &cause),
         }
         drop(stream);
         pipe.close().await;

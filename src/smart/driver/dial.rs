@@ -4,9 +4,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::attend;
+use super::{Way, attend};
 use crate::pipe::Pipe;
 use crate::smart::core::Core;
+use crate::smart::options::Options;
 use crate::smart::{Endpoint, Event};
 
 type Opened = Pin<Box<dyn Future<Output = Result<Pipe, String>> + Send>>;
@@ -18,9 +19,16 @@ pub(crate) enum Dial {
 }
 
 impl Dial {
-    async fn open(&self) -> Result<Pipe, String> {
+    async fn open(&self, #[cfg_attr(not(feature = "ws"), allow(unused))] options: &Options) -> Result<Pipe, String> {
         match self {
-            Self::At(endpoint) => endpoint.client().await.map_err(|error| error.to_string()),
+            Self::At(endpoint) => {
+                let pipe = endpoint.client().await.map_err(|error| error.to_string())?;
+                #[cfg(feature = "ws")]
+                if let Some(url) = endpoint.url() {
+                    return super::upgrade::asked(pipe, url, options.timing.patience, options.max_message).await;
+                }
+                Ok(pipe)
+            }
             Self::By(open) => open().await,
         }
     }
@@ -39,11 +47,11 @@ pub(crate) async fn dial(core: Arc<Core>, to: Dial) {
     loop {
         let opened = tokio::select! {
             () = core.ended() => return,
-            opened = to.open() => opened,
+            opened = to.open(&core.options) => opened,
         };
         let why = match opened {
             Ok(pipe) => {
-                let attended = attend(core.clone(), pipe, true).await;
+                let attended = attend(core.clone(), pipe, Way::Dialed).await;
                 if attended.greeted {
                     failed = 0;
                 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::attend;
+use super::{Way, attend};
 use crate::pipe::Pipe;
 use crate::smart::core::Core;
 
@@ -15,7 +15,7 @@ pub(crate) async fn listen(core: Arc<Core>, server: Pipe) {
                 Ok(pipe) => {
                     let of_client = core.clone();
                     core.begin(async move {
-                        attend(of_client, pipe, false).await;
+                        attend(of_client, pipe, Way::Accepted).await;
                     });
                 }
                 Err(error) => {

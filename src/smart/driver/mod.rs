@@ -5,8 +5,10 @@ mod clerk;
 mod connection;
 mod dial;
 mod listen;
+#[cfg(feature = "ws")]
+mod upgrade;
 
 pub(crate) use clerk::clerk;
-pub(crate) use connection::attend;
+pub(crate) use connection::{Way, attend};
 pub(crate) use dial::{Dial, dial};
 pub(crate) use listen::listen;
