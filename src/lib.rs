@@ -6,25 +6,46 @@
 //!
 //! | room | what it is for |
 //! | --- | --- |
+//! | `duct` | message ducts: two ends, objects in, objects out (feature `duct`, Unix systems) |
+//! | [`frame`] | bytes to messages: lengths, first-byte sniffing, WebSocket (feature `ws`) |
+//! | `key` | who a peer is: identities, tickets, sealed messages, TLS by key (feature `peer`) |
 //! | `comm` | producers, calls and consumers over a broker, a pipe, or in process (features `comm`, `amqp`) |
 //! | [`nat`] | how a NAT behaves: a model, probing, classification, prediction, pairs; no I/O yet |
 //! | [`net`] | what this machine has: interfaces, routes, name resolution, sockets |
 //! | [`pipe`] | [`Pipe`], [`pipe_open`], [`NetConf`]: streams and datagrams, callbacks and queues, links |
+//! | `pool` | websocket pools: connections that talk both ways, by pool, router and connection (feature `pool`) |
 //! | `punch` | hole punching, UDP (ICE) and TCP (simultaneous open), over any ordered channel (feature `punch`) |
+//! | `rendezvous` | a server to meet at: signalling sealed end to end, relayed streams (feature `peer`) |
+//! | `smart` | smart sockets: messages among many peers, reconnection, publish, round-robin, by identity (feature `smart`) |
 //! | `stun` | STUN messages, what clients and servers decide; no I/O yet (feature `stun`) |
 
 mod base;
 #[cfg(feature = "comm")]
 pub mod comm;
+#[cfg(all(feature = "duct", unix))]
+pub mod duct;
+pub mod frame;
+#[cfg(feature = "peer")]
+pub mod key;
 #[cfg(any(test, feature = "lab"))]
 pub mod lab;
 pub mod nat;
 pub mod net;
+#[cfg(feature = "peer")]
+pub mod peer;
 pub mod pipe;
+#[cfg(feature = "pool")]
+pub mod pool;
 #[cfg(feature = "punch")]
 pub mod punch;
+#[cfg(feature = "peer")]
+pub mod rendezvous;
+#[cfg(feature = "smart")]
+pub mod smart;
 #[cfg(feature = "stun")]
 pub mod stun;
 
+#[cfg(feature = "peer")]
+pub use key::{Identity, PeerId, Ticket};
 pub use net::{Family, Interface, Route, Scope};
 pub use pipe::{Addr, Daemon, End, Filter, Message, NetConf, Pipe, Proto, Subscription, pipe_open};

@@ -1,7 +1,11 @@
 //! What every floor stands on, private to the crate: owned tasks (the only place where a task is
-//! spawned) and bounded queues.
+//! spawned), bounded queues, token buckets and backoff.
 
 pub(crate) mod attention;
+#[cfg(feature = "peer")]
+pub(crate) mod backoff;
+#[cfg(feature = "peer")]
+pub(crate) mod bucket;
 pub(crate) mod queue;
 pub(crate) mod task;
 pub(crate) mod turn;

@@ -11,6 +11,19 @@ pub(crate) fn drive(runtime: &Handle, future: impl Future<Output = ()> + Send + 
     drop(runtime.spawn(future));
 }
 
+/// Starts a thread that drives state which it shares with its owner, as [`drive`] does a task: for what works where
+/// there is no runtime.
+#[cfg(all(feature = "duct", unix))]
+pub(crate) fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().name(name.to_owned()).stack_size(64 << 10).spawn(work).map(drop)
+}
+
+/// Starts a process, which its caller owns.
+#[cfg(all(feature = "duct", unix))]
+pub(crate) fn process(command: &mut std::process::Command) -> std::io::Result<std::process::Child> {
+    command.spawn()
+}
+
 /// Tasks that are owned together: dropping the set ends them all.
 #[derive(Debug)]
 pub(crate) struct Nursery<T> {

@@ -13,7 +13,11 @@ mod error;
 mod happy;
 mod interface;
 mod options;
+#[cfg(all(feature = "duct", unix))]
+pub(crate) mod private;
 mod resolve;
+#[cfg(all(feature = "duct", unix))]
+pub(crate) mod rights;
 mod route;
 mod scope;
 pub(crate) mod socket;

@@ -55,7 +55,7 @@ pub(crate) fn unix(target: &dyn std::fmt::Display) -> Result<Socket, SocketError
 
 /// A socket file on which nobody listens: connecting is refused.
 #[cfg(unix)]
-fn is_abandoned(path: &Path, addr: &SockAddr) -> bool {
+pub(super) fn is_abandoned(path: &Path, addr: &SockAddr) -> bool {
     use std::os::unix::fs::FileTypeExt;
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
     let refusal = Socket::new(Domain::UNIX, Type::STREAM, None).and_then(|probe| probe.connect(addr));
@@ -72,7 +72,7 @@ pub(crate) struct UnixPath {
 
 #[cfg(unix)]
 impl UnixPath {
-    fn of(path: &Path) -> Self {
+    pub(super) fn of(path: &Path) -> Self {
         Self { path: path.to_path_buf(), file: Self::identity(path) }
     }
 

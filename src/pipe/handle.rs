@@ -336,6 +336,12 @@ impl Pipe {
         !self.core().is_closing()
     }
 
+    /// The certificate (DER) that the other end has shown and proved to be its own: that of a TLS server, or of a
+    /// client that was asked for one.
+    pub fn peer_certificate(&self) -> Option<Bytes> {
+        self.core().transport()?.peer_certificate()
+    }
+
     /// True when messages are datagrams.
     pub fn is_datagram(&self) -> bool {
         self.core().is_datagram()

@@ -112,6 +112,24 @@ impl AsyncWrite for PipeStream {
         Poll::Ready(Ok(n))
     }
 
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.pipe.is_datagram() {
+            let first = parts.iter().find(|part| !part.is_empty());
+            return self.poll_write(cx, first.map_or(&[], |part| part));
+        }
+        let n = ready!(self.poll_on(cx, |_, transport, cx| transport.poll_send_vectored(cx, parts)))?;
+        self.pipe.core().count_out(n);
+        Poll::Ready(Ok(n))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        !self.pipe.is_datagram()
+    }
+
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_on(cx, |_, transport, cx| transport.poll_flush(cx))
     }

@@ -1,26 +1,25 @@
-//! Waits: our own candidates: sockets on random ports, and what STUN servers see of them.
+//! Waits: our own candidates: sockets on random ports, what STUN servers see of them, and how the NAT assigns ports.
 
 use std::io;
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::net::{SocketAddr, SocketAddrV4};
+use std::time::Instant;
 
-use rand::Rng as _;
 use socket2::Socket;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream, UdpSocket};
-use tokio::time::timeout;
+use tokio::net::{TcpStream, UdpSocket};
 
 use super::PunchError;
+use super::ask::{self, PATIENCE};
 use super::message::{CANDIDATES, Candidate, CandidateKind};
-use crate::nat::Proto;
+use super::shape::{Assigned, Shape};
+use crate::nat::{Proto, own_hops};
 use crate::net::{Family, Local, Route, SocketError, SocketOptions, SocketStep, socket};
-use crate::stun::{Event, Message, Proof, Query, Request, Timing, TransactionId, drive_from, next_message};
 
-/// How long servers are given: a candidate that comes later would hold up the others.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Fresh mappings that are looked at where a NAT takes another port for each destination: so many tell a block of ports from
+/// all of them, to within a tenth.
+const SAMPLES: usize = 24;
 
-/// The longest answer of a STUN server over TCP.
-const ROOM: usize = 2048;
+/// Hops after which a packet has left our own NAT and not reached the peer's, where the routers do not tell.
+const HOPS: u8 = 2;
 
 /// A UDP socket and the address that servers see of it.
 #[derive(Debug)]
@@ -30,20 +29,44 @@ pub(super) struct UdpBase {
     pub(super) mapped: Option<SocketAddr>,
 }
 
-/// A TCP port that is shared by a listener, many attempts and the connection to a STUN server, which holds its mapping.
+/// A TCP port that is shared by a listener, many attempts and the connections to STUN servers, which hold its mapping.
 #[derive(Debug)]
 pub(super) struct TcpBase {
     pub(super) local: Local,
     pub(super) mapped: Option<SocketAddr>,
     pub(super) _held: Socket,
-    pub(super) _server: Option<TcpStream>,
+    pub(super) _servers: Vec<TcpStream>,
 }
 
 /// All that we have.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Gathered {
     pub(super) udp: Vec<UdpBase>,
     pub(super) tcp: Vec<TcpBase>,
+    /// What the bases are bound to, for more sockets of the kind.
+    pub(super) locals: Vec<Local>,
+    /// What the NAT before the first route that has one does.
+    pub(super) shape: Option<Shape>,
+    /// Which route that is.
+    pub(super) shaped: usize,
+    /// After so many hops a packet has left our own NAT.
+    pub(super) hops: u8,
+    /// When all this was found: a NAT forgets.
+    pub(super) at: Instant,
+}
+
+impl Default for Gathered {
+    fn default() -> Self {
+        Self {
+            udp: Vec::new(),
+            tcp: Vec::new(),
+            locals: Vec::new(),
+            shape: None,
+            shaped: 0,
+            hops: HOPS,
+            at: Instant::now(),
+        }
+    }
 }
 
 impl Gathered {
@@ -67,6 +90,21 @@ impl Gathered {
         }
         all
     }
+
+    /// One more socket that is punched from, of the route that the shape is of.
+    fn note(&mut self, at: usize, seen: Seen) {
+        self.shape = self.shape.or(seen.shape);
+        if self.shape.is_some() && self.shape == seen.shape {
+            (self.shaped, self.hops) = (at, seen.hops.unwrap_or(HOPS));
+        }
+    }
+}
+
+/// What is known of the NAT before a socket.
+#[derive(Debug, Default)]
+struct Seen {
+    shape: Option<Shape>,
+    hops: Option<u8>,
 }
 
 /// Sockets on every route, each asked for its external address; those that can not be made are left out unless none can.
@@ -76,8 +114,16 @@ pub(super) async fn gather(proto: Proto, routes: &[Route], servers: &[SocketAddr
         let fitting: Vec<SocketAddr> =
             servers.iter().copied().filter(|server| Family::of(server.ip()) == route.family()).collect();
         let made = match proto {
-            Proto::Udp => udp(route, &fitting).await.map(|base| gathered.udp.push(base)),
-            Proto::Tcp => tcp(route, &fitting).await.map(|base| gathered.tcp.push(base)),
+            Proto::Udp => udp(route, &fitting).await.map(|(base, seen)| {
+                gathered.note(gathered.udp.len(), seen);
+                gathered.udp.push(base);
+                gathered.locals.push(route.local());
+            }),
+            Proto::Tcp => tcp(route, &fitting).await.map(|(base, seen)| {
+                gathered.note(gathered.tcp.len(), seen);
+                gathered.tcp.push(base);
+                gathered.locals.push(route.local());
+            }),
         };
         refused = made.err().or(refused);
     }
@@ -88,65 +134,67 @@ pub(super) async fn gather(proto: Proto, routes: &[Route], servers: &[SocketAddr
     }
 }
 
-async fn udp(route: &Route, servers: &[SocketAddr]) -> Result<UdpBase, SocketError> {
-    let local = route.local();
-    let socket = registered(&local, UdpSocket::from_std(socket::datagram(&local, &SocketOptions::default())?.into()))?;
-    let addr = registered(&local, socket.local_addr())?;
-    let mut seed = [0; 32];
-    rand::rng().fill_bytes(&mut seed);
-    let timing = Timing::default().rto(Duration::from_millis(250)).requests(4).last_wait(2);
-    let mut query = Query::new(&Request::new().timing(timing), servers, seed, Instant::now());
-    query.handle_timeout(Instant::now());
-    drive_from(&mut query, &[(route.family(), &socket)]).await;
-    let answers = std::iter::from_fn(|| query.poll_event()).filter_map(|event| match event {
-        Event::Answered(answer) => Some(answer.mapped),
-        Event::Failed(_) => None,
-    });
-    let mapped = answers.into_iter().next();
-    Ok(UdpBase { socket, local: addr, mapped })
+/// A socket of a route, as many as are wanted.
+pub(super) fn udp_socket(local: &Local, ttl: Option<u8>) -> Result<UdpSocket, SocketError> {
+    let options = SocketOptions { ttl, ..SocketOptions::default() };
+    registered(local, UdpSocket::from_std(socket::datagram(local, &options)?.into()))
 }
 
-async fn tcp(route: &Route, servers: &[SocketAddr]) -> Result<TcpBase, SocketError> {
+async fn udp(route: &Route, servers: &[SocketAddr]) -> Result<(UdpBase, Seen), SocketError> {
+    let local = route.local();
+    let socket = udp_socket(&local, None)?;
+    let addr = registered(&local, socket.local_addr())?;
+    let same = ask::udp(&socket, servers).await;
+    let mapped = same.first().map(|(_, mapped)| *mapped);
+    let seen = match same.first() {
+        Some(&(server, SocketAddr::V4(mapped))) => {
+            let fresh = if moves(&same) { ask::fresh_udp(&local, server, SAMPLES) } else { Vec::new() };
+            seen(route, server, mapped, &same, ask::answers(fresh).await).await
+        }
+        _ => Seen::default(),
+    };
+    Ok((UdpBase { socket, local: addr, mapped }, seen))
+}
+
+async fn tcp(route: &Route, servers: &[SocketAddr]) -> Result<(TcpBase, Seen), SocketError> {
     let wanted = route.local();
     let held = socket::stream(&wanted, &shared())?;
     let bound = held.local_addr().and_then(|addr| addr.as_socket().ok_or(io::ErrorKind::AddrNotAvailable.into()));
-    let local = Local { addr: registered(&wanted, bound)?, ..wanted };
-    for server in servers {
-        match timeout(PATIENCE, ask(&local, *server)).await {
-            Ok(Ok((stream, mapped))) => {
-                return Ok(TcpBase { local, mapped: Some(mapped), _held: held, _server: Some(stream) });
-            }
-            Ok(Err(error)) => tracing::debug!(%error, %server, "no external TCP address"),
-            Err(_) => tracing::debug!(%server, "no external TCP address in time"),
+    let local = Local { addr: registered(&wanted, bound)?, ..wanted.clone() };
+    let (streams, same) = ask::tcp(&local, servers).await;
+    let mapped = same.first().map(|(_, mapped)| *mapped);
+    let seen = match same.first() {
+        Some(&(server, SocketAddr::V4(mapped))) => {
+            let fresh = if moves(&same) { ask::fresh_tcp(&wanted, server, SAMPLES).await } else { Vec::new() };
+            seen(route, server, mapped, &same, fresh).await
         }
-    }
-    Ok(TcpBase { local, mapped: None, _held: held, _server: None })
+        _ => Seen::default(),
+    };
+    Ok((TcpBase { local, mapped, _held: held, _servers: streams }, seen))
+}
+
+/// Whether servers see different ports of one socket.
+fn moves(same: &[(SocketAddr, SocketAddr)]) -> bool {
+    same.windows(2).any(|pair| pair[0].1 != pair[1].1)
+}
+
+async fn seen(
+    route: &Route,
+    server: SocketAddr,
+    mapped: SocketAddrV4,
+    same: &[(SocketAddr, SocketAddr)],
+    fresh: Vec<(u16, u16)>,
+) -> Seen {
+    let same: Vec<u16> = same.iter().map(|(_, mapped)| mapped.port()).collect();
+    let ports = Assigned::of(&same, &fresh);
+    let hops = if ports.is_kept() { None } else { own_hops(route, server, PATIENCE / 8).await };
+    tracing::debug!(%mapped, ?ports, ?hops, "what our NAT does");
+    Seen { shape: Some(Shape { addr: mapped, ports }), hops }
 }
 
 /// Several sockets on one port.
 pub(super) fn shared() -> SocketOptions {
     SocketOptions { reuse_addr: true, reuse_port: true, nodelay: true, ..SocketOptions::default() }
-}
-
-async fn ask(local: &Local, server: SocketAddr) -> io::Result<(TcpStream, SocketAddr)> {
-    let socket = socket::stream(local, &shared())?;
-    let mut stream = TcpSocket::from_std_stream(socket.into()).connect(server).await?;
-    let mut id = [0; 12];
-    rand::rng().fill_bytes(&mut id);
-    let request = Request::new().encode(TransactionId::modern(id), &Proof::default()).map_err(io::Error::other)?;
-    stream.write_all(&request).await?;
-    let mut buf = Vec::with_capacity(ROOM);
-    loop {
-        if let Some(len) = next_message(&buf, ROOM).map_err(io::Error::other)? {
-            let message = Message::parse(&buf[..len]).map_err(io::Error::other)?;
-            let ours = message.id() == TransactionId::modern(id);
-            let mapped = message.mapped().filter(|_| ours).ok_or(io::ErrorKind::InvalidData)?;
-            return Ok((stream, mapped));
-        }
-        if stream.read_buf(&mut buf).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-    }
 }
 
 fn registered<T>(local: &Local, result: io::Result<T>) -> Result<T, SocketError> {

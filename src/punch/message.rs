@@ -1,9 +1,11 @@
 //! Decides: what peers say over the channel, as bytes; what a stranger may say is checked here.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::shape::{Assigned, Shape};
 use crate::nat::Proto;
 
 /// The longest message.
@@ -12,7 +14,7 @@ pub(super) const MOST: usize = 4096;
 /// Candidates that are taken of a peer; more are an attempt to make us spray.
 pub(super) const CANDIDATES: usize = 16;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Where a peer may be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,14 +34,16 @@ pub(super) enum CandidateKind {
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Message {
-    /// What a peer offers: its secrets and its candidates. `tie` decides who controls.
-    Offer { tie: u64, ufrag: String, password: String, candidates: Vec<Candidate> },
+    /// The first: the sender's secrets; `tie` decides who controls.
+    Hello { tie: u64, ufrag: String, password: String },
     /// To be answered at once.
     Ping,
     /// The answer.
     Pong,
-    /// Begin now: the sender begins half a round trip later.
-    Go,
+    /// Where the sender may be reached, and what its NAT does.
+    Offer { candidates: Vec<Candidate>, shape: Option<Shape> },
+    /// Begin now: the sender begins half a round trip later, which it has measured.
+    Go { round_trip: Duration },
 }
 
 /// A message that is none.
@@ -52,19 +56,26 @@ impl Message {
         let mut out = BytesMut::new();
         out.put_u8(VERSION);
         match self {
-            Self::Offer { tie, ufrag, password, candidates } => {
+            Self::Hello { tie, ufrag, password } => {
                 out.put_u8(1);
                 out.put_u64(*tie);
                 for text in [ufrag, password] {
                     out.put_u8(text.len() as u8);
                     out.put_slice(text.as_bytes());
                 }
-                out.put_u8(candidates.len() as u8);
-                candidates.iter().for_each(|candidate| candidate.encode(&mut out));
             }
             Self::Ping => out.put_u8(2),
             Self::Pong => out.put_u8(3),
-            Self::Go => out.put_u8(4),
+            Self::Offer { candidates, shape } => {
+                out.put_u8(4);
+                out.put_u8(candidates.len() as u8);
+                candidates.iter().for_each(|candidate| candidate.encode(&mut out));
+                encode_shape(*shape, &mut out);
+            }
+            Self::Go { round_trip } => {
+                out.put_u8(5);
+                out.put_u32(u32::try_from(round_trip.as_micros()).unwrap_or(u32::MAX));
+            }
         }
         out.freeze()
     }
@@ -76,18 +87,19 @@ impl Message {
             return Err(MessageError);
         }
         let message = match input.byte()? {
-            1 => Self::offer(&mut input)?,
+            1 => {
+                Self::Hello { tie: u64::from_be_bytes(input.take()?), ufrag: input.text(4)?, password: input.text(22)? }
+            }
             2 => Self::Ping,
             3 => Self::Pong,
-            4 => Self::Go,
+            4 => Self::offer(&mut input)?,
+            5 => Self::Go { round_trip: Duration::from_micros(u32::from_be_bytes(input.take()?).into()) },
             _ => return Err(MessageError),
         };
         if input.0.is_empty() { Ok(message) } else { Err(MessageError) }
     }
 
     fn offer(input: &mut Input<'_>) -> Result<Self, MessageError> {
-        let tie = u64::from_be_bytes(input.take()?);
-        let (ufrag, password) = (input.text(4)?, input.text(22)?);
         let count = usize::from(input.byte()?);
         let mut candidates = Vec::new();
         for _ in 0..count {
@@ -96,7 +108,7 @@ impl Message {
                 candidates.push(candidate);
             }
         }
-        Ok(Self::Offer { tie, ufrag, password, candidates })
+        Ok(Self::Offer { candidates, shape: shape(input)? })
     }
 }
 
@@ -130,15 +142,50 @@ impl Candidate {
         })
     }
 
-    /// Whether packets may be sent there on a stranger's word.
     fn is_usable(&self) -> bool {
-        let ip = self.addr.ip();
-        let nobody = ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || self.addr.port() == 0;
-        let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-        let mapped = matches!(ip, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some());
-        let link = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
-        !(nobody || broadcast || mapped || link)
+        is_usable(self.addr)
     }
+}
+
+/// What its NAT does: nothing known, or kept, counted, random, each with what goes with it.
+fn encode_shape(shape: Option<Shape>, out: &mut BytesMut) {
+    let Some(Shape { addr, ports }) = shape else { return out.put_u8(0) };
+    let (kind, a, b) = match ports {
+        Assigned::Kept => (1, 0, 0),
+        Assigned::Counted { last, by } => (2, last, by.cast_unsigned()),
+        Assigned::Random { low, high } => (3, low, high),
+    };
+    out.put_u8(kind);
+    out.put_slice(&addr.ip().octets());
+    for number in [addr.port(), a, b] {
+        out.put_u16(number);
+    }
+}
+
+fn shape(input: &mut Input<'_>) -> Result<Option<Shape>, MessageError> {
+    let kind = input.byte()?;
+    if kind == 0 {
+        return Ok(None);
+    }
+    let addr = SocketAddrV4::new(Ipv4Addr::from(input.take::<4>()?), u16::from_be_bytes(input.take()?));
+    let (a, b) = (u16::from_be_bytes(input.take()?), u16::from_be_bytes(input.take()?));
+    let ports = match kind {
+        1 => Assigned::Kept,
+        2 if b != 0 => Assigned::Counted { last: a, by: b.cast_signed() },
+        3 if a != 0 && a <= b => Assigned::Random { low: a, high: b },
+        _ => return Err(MessageError),
+    };
+    Ok(is_usable(addr.into()).then_some(Shape { addr, ports }))
+}
+
+/// Whether packets may be sent there on a stranger's word.
+fn is_usable(addr: SocketAddr) -> bool {
+    let ip = addr.ip();
+    let nobody = ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || addr.port() == 0;
+    let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    let mapped = matches!(ip, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some());
+    let link = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    !(nobody || broadcast || mapped || link)
 }
 
 struct Input<'a>(&'a [u8]);
@@ -179,25 +226,54 @@ mod tests {
     }
 
     fn offer(candidates: Vec<Candidate>) -> Message {
-        Message::Offer { tie: 7, ufrag: "abcd".into(), password: "p".repeat(22), candidates }
+        Message::Offer { candidates, shape: shape(Assigned::Random { low: 40000, high: 40511 }) }
+    }
+
+    fn shape(ports: Assigned) -> Option<Shape> {
+        Some(Shape { addr: "198.51.100.7:40001".parse().unwrap(), ports })
+    }
+
+    fn go() -> Message {
+        Message::Go { round_trip: Duration::from_millis(70) }
+    }
+
+    fn hello() -> Message {
+        Message::Hello { tie: 7, ufrag: "abcd".into(), password: "p".repeat(22) }
     }
 
     #[test]
     fn each_message_is_read_as_it_was_written() {
         let tcp = Candidate { proto: Proto::Tcp, kind: CandidateKind::ServerReflexive, ..candidate("[2001:db8::1]:5") };
-        for message in [offer(vec![candidate("192.0.2.1:9"), tcp]), Message::Ping, Message::Pong, Message::Go] {
+        let offers = [None, shape(Assigned::Kept), shape(Assigned::Counted { last: 9, by: -3 })]
+            .map(|shape| Message::Offer { candidates: vec![tcp], shape });
+        let others = [hello(), offer(vec![candidate("192.0.2.1:9"), tcp]), Message::Ping, Message::Pong, go()];
+        for message in offers.into_iter().chain(others) {
             assert_eq!(Message::decode(&message.encode()), Ok(message));
         }
     }
 
     #[test]
     fn nothing_that_is_cut_or_longer_or_newer_is_read() {
-        let whole = offer(vec![candidate("192.0.2.1:9")]).encode();
-        for len in 0..whole.len() {
-            assert_eq!(Message::decode(&whole[..len]), Err(MessageError), "{len}");
+        for whole in [hello().encode(), offer(vec![candidate("192.0.2.1:9")]).encode()] {
+            for len in 0..whole.len() {
+                assert_eq!(Message::decode(&whole[..len]), Err(MessageError), "{len}");
+            }
+            assert_eq!(Message::decode(&[&whole[..], &[0]].concat()), Err(MessageError));
         }
-        assert_eq!(Message::decode(&[&whole[..], &[0]].concat()), Err(MessageError));
-        assert_eq!(Message::decode(&[2, 2]), Err(MessageError));
+        assert_eq!(Message::decode(&[VERSION + 1, 2]), Err(MessageError));
+    }
+
+    #[test]
+    fn a_shape_that_would_aim_at_nobody_or_everybody_is_left_out() {
+        let aimed =
+            |addr: &str| Shape { addr: addr.parse().unwrap(), ports: Assigned::Random { low: 1024, high: 65535 } };
+        for addr in ["127.0.0.1:5", "224.0.0.1:5", "255.255.255.255:5", "0.0.0.0:5"] {
+            let said = Message::Offer { candidates: vec![], shape: Some(aimed(addr)) };
+            let read = Message::decode(&said.encode());
+            assert_eq!(read, Ok(Message::Offer { candidates: vec![], shape: None }), "{addr}");
+        }
+        let empty = Message::Offer { candidates: vec![], shape: shape(Assigned::Random { low: 9, high: 8 }) };
+        assert_eq!(Message::decode(&empty.encode()), Err(MessageError));
     }
 
     #[test]

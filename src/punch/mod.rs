@@ -1,51 +1,59 @@
 //! Hole punching: a pipe between two peers, each behind a NAT, who can already exchange short messages.
 //!
 //! ```text
-//! gather    sockets on routes ─► host candidates; STUN from the same sockets ─► server-reflexive ones
-//! agree     Channel ─► Offer both ways, round trip, Go: both begin at one instant
+//! gather    sockets on routes ─► host candidates; STUN from the same sockets ─► server-reflexive ones, the NAT's shape
+//! agree     Channel ─► Hello, round trip, Offer both ways, Go: both begin at one instant
+//! plan      two shapes ─► what is done beside ordinary punching: open, spray, cross, or nothing
 //! udp       ICE (RFC 8445, the crate `is`): checks, peer-reflexive addresses, nomination ─► a socket and an address
 //! tcp       connects and accepts on one port, again 10 ms after each refusal ─► one connection, chosen by both
 //! ```
 //!
-//! `message` decides what is said; `channel`, `gather`, `udp`, `tcp` and `hole` (the pipe) wait.
+//! `message`, `shape`, `plan` and `volley` decide; `channel`, `ask`, `gather`, `agree`, `udp`, `tcp` and `hole` (the pipe)
+//! wait.
 
+mod agree;
+mod ask;
 mod channel;
 mod gather;
 mod hole;
 mod message;
+mod plan;
+mod shape;
 mod tcp;
 #[cfg(test)]
 mod tests;
 mod udp;
+mod volley;
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use is::IceCreds;
 use rand::Rng as _;
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::nat::Proto;
 use crate::net::{Route, SocketError};
+use agree::Agreed;
 pub use channel::{Channel, PipeChannel};
 use gather::Gathered;
 pub use hole::UdpHole;
+use message::Candidate;
 pub use message::MessageError;
-use message::{Candidate, Message};
+pub use plan::Plan;
 
 /// How long a punch may take in all, unless said otherwise.
 const DEADLINE: Duration = Duration::from_secs(15);
+
+/// How long one takes where both NATs choose ports that can not be guessed.
+const HOPELESS: Duration = Duration::from_secs(3);
 
 /// How long the peer's candidates are awaited, unless said otherwise: people start their two ends by hand.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a peer that has spoken may be silent, or its channel take no message.
 const SILENCE: Duration = Duration::from_secs(10);
-
-/// Rounds of asking how far away the peer is over the channel; the shortest counts.
-const PINGS: usize = 3;
 
 /// Why there is no hole.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +95,7 @@ pub enum PunchError {
         proto: Proto,
     },
     /// Nothing came through within the limit. Another protocol or a relay may.
-    #[error("nothing came through over {proto} within {limit:?}: {tried} addresses of the peer were tried")]
+    #[error("nothing came through over {proto} within {limit:?}: {tried} addresses of the peer were tried; {plan}")]
     Closed {
         /// UDP or TCP.
         proto: Proto,
@@ -95,6 +103,8 @@ pub enum PunchError {
         limit: Duration,
         /// How many addresses.
         tried: usize,
+        /// What else was done.
+        plan: Plan,
     },
 }
 
@@ -125,8 +135,10 @@ pub struct Punched {
     pub controlling: bool,
     /// From the agreed instant to the hole.
     pub took: Duration,
-    /// The round trip over the channel.
+    /// The round trip over the channel, as the end that controls has measured it.
     pub round_trip: Duration,
+    /// What was ready beside ordinary punching, and why.
+    pub plan: Plan,
     /// Packets or connections that were begun towards the peer's addresses.
     pub attempts: u32,
 }
@@ -138,6 +150,7 @@ pub struct Puncher {
     servers: Vec<SocketAddr>,
     limit: Duration,
     patience: Duration,
+    all_out: bool,
 }
 
 impl Default for Puncher {
@@ -149,7 +162,7 @@ impl Default for Puncher {
 impl Puncher {
     /// Without routes and servers.
     pub fn new() -> Self {
-        Self { routes: Vec::new(), servers: Vec::new(), limit: DEADLINE, patience: PATIENCE }
+        Self { routes: Vec::new(), servers: Vec::new(), limit: DEADLINE, patience: PATIENCE, all_out: false }
     }
 
     /// Punches from this route's first address as well.
@@ -177,66 +190,49 @@ impl Puncher {
         self
     }
 
+    /// Where both NATs take random ports out of all of them, tries all the same over UDP: 140,000 packets from each end in
+    /// half a minute, and as many entries in the tables of both routers. Both ends have to want it. Default no.
+    pub fn all_out(mut self, yes: bool) -> Self {
+        self.all_out = yes;
+        self
+    }
+
     /// Punches a hole for this protocol, together with a peer that does the same at the other end of the channel. Local
     /// ports are random.
     ///
     /// # Errors
     /// [`PunchError`]. Dropping the future closes all sockets; the peer then ends by its own limit.
     pub async fn punch(&self, proto: Proto, channel: &mut impl Channel) -> Result<Punched, PunchError> {
-        let gathered = gather::gather(proto, &self.routes, &self.servers).await?;
-        let creds = IceCreds::new();
-        let tie = rand::rng().next_u64();
-        let offer = Message::Offer {
-            tie,
-            ufrag: creds.ufrag.clone(),
-            password: creds.pass.clone(),
-            candidates: gathered.offered(),
+        let gather = || gather::gather(proto, &self.routes, &self.servers);
+        let ready = |gathered: &Gathered, candidates: &[Candidate]| {
+            if proto == Proto::Udp {
+                udp::prime(gathered, candidates);
+            }
         };
-        say(channel, &offer, "sending candidates").await?;
-        let Message::Offer { tie: theirs, ufrag, password, candidates } =
-            hear(channel, "awaiting candidates", self.patience).await?
-        else {
-            return Err(PunchError::OutOfTurn("awaiting candidates"));
-        };
-        let candidates = common(proto, &gathered, candidates);
-        if candidates.is_empty() {
+        let (gathered, mut agreed) = agree::agree(channel, self.patience, gather, ready).await?;
+        agreed.candidates = common(proto, &gathered, agreed.candidates);
+        if agreed.candidates.is_empty() {
             return Err(PunchError::NothingInCommon { proto });
         }
-        if tie == theirs {
-            return Err(PunchError::OutOfTurn("choosing who controls"));
-        }
-        let controlling = tie > theirs;
-        let agreed = Agreed { controlling, ours: creds, theirs: IceCreds { ufrag, pass: password }, candidates };
-        let round_trip = if controlling { lead(channel).await? } else { follow(channel).await? };
-        self.dig(proto, gathered, agreed, round_trip).await
+        self.dig(proto, gathered, agreed).await
     }
 
-    async fn dig(
-        &self,
-        proto: Proto,
-        gathered: Gathered,
-        agreed: Agreed,
-        round_trip: Duration,
-    ) -> Result<Punched, PunchError> {
+    async fn dig(&self, proto: Proto, gathered: Gathered, agreed: Agreed) -> Result<Punched, PunchError> {
+        let seed = rand::rng().next_u64();
+        let plan = Plan::new(proto, gathered.shape, agreed.shape, self.all_out, seed);
+        tracing::debug!(%plan, "beside ordinary punching");
         let (begun, controlling, tried) = (Instant::now(), agreed.controlling, agreed.candidates.len());
+        let round_trip = agreed.round_trip;
+        // A filter that lets more in than the ports say would have done so by then.
+        let limit = if matches!(plan, Plan::Hopeless { .. }) { self.limit.min(HOPELESS) } else { self.limit };
         let dug = match proto {
-            Proto::Udp => timeout(self.limit, udp::dig(gathered.udp, agreed)).await,
-            Proto::Tcp => timeout(self.limit, tcp::dig(gathered.tcp, agreed)).await,
+            Proto::Udp => timeout(limit, udp::dig(gathered, agreed, &plan)).await,
+            Proto::Tcp => timeout(limit, tcp::dig(gathered, agreed, &plan)).await,
         };
-        let Ok(dug) = dug else { return Err(PunchError::Closed { proto, limit: self.limit, tried }) };
+        let Ok(dug) = dug else { return Err(PunchError::Closed { proto, limit, tried, plan }) };
         let (hole, local, peer, attempts) = dug;
-        Ok(Punched { hole, local, peer, controlling, took: begun.elapsed(), round_trip, attempts })
+        Ok(Punched { hole, local, peer, controlling, took: begun.elapsed(), round_trip, plan, attempts })
     }
-}
-
-/// What both ends know when they begin.
-#[derive(Debug)]
-struct Agreed {
-    controlling: bool,
-    ours: IceCreds,
-    theirs: IceCreds,
-    /// Of the peer.
-    candidates: Vec<Candidate>,
 }
 
 /// The peer's candidates that a socket of ours can reach.
@@ -245,52 +241,4 @@ fn common(proto: Proto, gathered: &Gathered, mut candidates: Vec<Candidate>) -> 
     candidates
         .retain(|theirs| theirs.proto == proto && ours.iter().any(|our| our.addr.is_ipv4() == theirs.addr.is_ipv4()));
     candidates
-}
-
-async fn say(channel: &mut impl Channel, message: &Message, doing: &'static str) -> Result<(), PunchError> {
-    match timeout(SILENCE, channel.send(message.encode())).await {
-        Ok(sent) => sent.map_err(|source| PunchError::Channel { doing, source }),
-        Err(_) => Err(PunchError::Silent { doing, limit: SILENCE }),
-    }
-}
-
-async fn hear(channel: &mut impl Channel, doing: &'static str, limit: Duration) -> Result<Message, PunchError> {
-    let received = timeout(limit, channel.recv()).await.map_err(|_| PunchError::Silent { doing, limit })?;
-    let bytes = received.map_err(|source| PunchError::Channel { doing, source })?;
-    Ok(Message::decode(&bytes)?)
-}
-
-/// Measures the channel, says "go", and waits until the other end hears it: half a round trip, no clock compared.
-async fn lead(channel: &mut impl Channel) -> Result<Duration, PunchError> {
-    const DOING: &str = "measuring the channel";
-    let mut shortest = Duration::MAX;
-    for _ in 0..PINGS {
-        let asked = Instant::now();
-        say(channel, &Message::Ping, DOING).await?;
-        if hear(channel, DOING, SILENCE).await? != Message::Pong {
-            return Err(PunchError::OutOfTurn(DOING));
-        }
-        shortest = shortest.min(asked.elapsed());
-    }
-    say(channel, &Message::Go, DOING).await?;
-    sleep(shortest / 2).await;
-    Ok(shortest)
-}
-
-/// Answers until "go" comes. The round trip is the time between the leader's questions.
-async fn follow(channel: &mut impl Channel) -> Result<Duration, PunchError> {
-    const DOING: &str = "answering over the channel";
-    let (mut last, mut shortest) = (None, Duration::MAX);
-    for _ in 0..=PINGS {
-        match hear(channel, DOING, SILENCE).await? {
-            Message::Ping => {
-                let now = Instant::now();
-                shortest = last.replace(now).map_or(shortest, |last: Instant| shortest.min(now - last));
-                say(channel, &Message::Pong, DOING).await?;
-            }
-            Message::Go => return Ok(shortest),
-            _ => break,
-        }
-    }
-    Err(PunchError::OutOfTurn(DOING))
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hmac::{Hmac, Mac};
 use is::IceCreds;
@@ -13,11 +13,15 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Handle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
-use super::gather::{TcpBase, shared};
-use super::{Agreed, Hole};
+use super::Hole;
+use super::agree::Agreed;
+use super::gather::{Gathered, shared};
+use super::plan::Plan;
+use super::volley::{Shot, Volley};
 use crate::base::task::Nursery;
+use crate::nat::Proto;
 use crate::net::{Local, socket};
 
 /// After a refusal or a reset the same port connects again this much later: 10 ms gave 12 of 12 against rejecting
@@ -32,6 +36,10 @@ const LATER: Duration = Duration::from_millis(100);
 
 /// All attempts from one port at one address: who does not answer may be a stranger at whom a hostile peer points us.
 const MOST: u32 = 256;
+
+/// Attempts from each of many ports, and how long after a refusal: they are many, so each has to be slower.
+const MOST_OF_MANY: u32 = 32;
+const AGAIN_OF_MANY: Duration = Duration::from_millis(25);
 
 /// How long the other end has to prove itself on a connection.
 const PROOF: Duration = Duration::from_secs(3);
@@ -49,32 +57,83 @@ struct Proofs {
 }
 
 /// Connects and accepts until one connection is chosen; it is for the caller to give up.
-pub(super) async fn dig(bases: Vec<TcpBase>, agreed: Agreed) -> (Hole, SocketAddr, SocketAddr, u32) {
+pub(super) async fn dig(gathered: Gathered, agreed: Agreed, plan: &Plan) -> (Hole, SocketAddr, SocketAddr, u32) {
     let attempts = Arc::new(AtomicU32::new(0));
     let mut making = Nursery::new(&Handle::current());
-    for base in &bases {
+    for base in &gathered.tcp {
         if let Ok(listener) = listen(&base.local) {
             making.begin(accept(listener));
         }
         for candidate in agreed.candidates.iter().filter(|c| c.addr.is_ipv4() == base.local.addr.is_ipv4()) {
-            making.begin(connect(base.local.clone(), candidate.addr, 0, attempts.clone()));
+            let call = Call { local: base.local.clone(), to: candidate.addr, tried: 0, pauses: pause };
+            making.begin(connect(call, attempts.clone()));
         }
     }
+    let volley = Volley::of(Proto::Tcp, plan, agreed.round_trip, Instant::now());
+    let many = Many { volley, plan, gathered: &gathered };
     let proofs = Arc::new(Proofs::new(&agreed.ours, &agreed.theirs));
-    let (local, peer, stream) = choose(making, proofs, agreed.controlling, &attempts).await;
+    let (local, peer, stream) = choose(making, many, proofs, agreed.controlling, &attempts).await;
     (Hole::Tcp { stream }, local, peer, attempts.load(Ordering::Relaxed))
+}
+
+/// From one port at one address, again and again.
+struct Call {
+    local: Local,
+    to: SocketAddr,
+    /// How often so far.
+    tried: u32,
+    /// How long to wait after one more attempt than these; `None` when they are enough.
+    pauses: fn(u32) -> Option<Duration>,
 }
 
 /// What one task has come to, and how it goes on.
 enum Made {
     Accepted(TcpListener, TcpStream),
-    Connected(Local, SocketAddr, u32, TcpStream),
+    Connected(Call, TcpStream),
+}
+
+/// What the plan adds.
+struct Many<'a> {
+    volley: Option<Volley>,
+    plan: &'a Plan,
+    gathered: &'a Gathered,
+}
+
+impl Many<'_> {
+    /// Until something is due; for ever when nothing will be.
+    async fn due(&self) {
+        match self.volley.as_ref().and_then(Volley::poll_timeout) {
+            Some(due) => sleep_until(due.into()).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The attempts that are due: each socket of many has a port of its own, and one that sprays has one for all.
+    fn take(&mut self) -> Vec<Call> {
+        let (now, at) = (Instant::now(), self.gathered.shaped);
+        let shots = std::iter::from_fn(|| self.volley.as_mut().and_then(|volley| volley.poll_shot(now)));
+        let shots: Vec<Shot> = shots.collect();
+        let (Some(base), Some(fresh)) = (self.gathered.tcp.get(at), self.gathered.locals.get(at)) else {
+            return Vec::new();
+        };
+        let call = |shot: Shot| {
+            let (local, to) = match self.plan {
+                Plan::Open { to, .. } => (fresh, *to),
+                Plan::Cross { ip, ports, .. } => (fresh, (*ip, ports[shot.target]).into()),
+                Plan::Spray { ip, ports } => (&base.local, (*ip, ports[shot.target]).into()),
+                Plan::Meet | Plan::Hopeless { .. } => return None,
+            };
+            Some(Call { local: local.clone(), to, tried: 0, pauses: pause_many })
+        };
+        shots.into_iter().filter_map(call).collect()
+    }
 }
 
 /// Proves each connection. The controlling end chooses one of those that are proved, one at a time; at the other end
 /// the one that is chosen comes out.
 async fn choose(
     mut making: Nursery<Made>,
+    mut many: Many<'_>,
     proofs: Arc<Proofs>,
     controlling: bool,
     attempts: &Arc<AtomicU32>,
@@ -94,17 +153,21 @@ async fn choose(
                 }
                 continue;
             }
-            // Nothing is left to try: the caller's limit ends it.
-            else => std::future::pending().await,
+            () = many.due() => {
+                for call in many.take() {
+                    making.begin(connect(call, attempts.clone()));
+                }
+                continue;
+            }
         };
         let stream = match made {
             Made::Accepted(listener, stream) => {
                 making.begin(accept(listener));
                 stream
             }
-            Made::Connected(local, to, tried, stream) => {
+            Made::Connected(call, stream) => {
                 // Whoever is there may not be the peer, who may come to be there.
-                let again = connect(local, to, tried, attempts.clone());
+                let again = connect(call, attempts.clone());
                 making.begin(async move {
                     sleep(PROOF).await;
                     again.await
@@ -134,16 +197,16 @@ async fn accept(listener: TcpListener) -> Made {
     }
 }
 
-/// From this port to that address, again and again; `before` is how often it was tried already.
-async fn connect(local: Local, to: SocketAddr, before: u32, attempts: Arc<AtomicU32>) -> Made {
-    let mut tried = before;
+/// Until it is connected; for ever when the attempts are used up. The first attempt settles the port where it is not given.
+async fn connect(mut call: Call, attempts: Arc<AtomicU32>) -> Made {
     loop {
-        let Some(pause) = pause(tried) else { return std::future::pending().await };
-        tried += 1;
-        if let Ok(socket) = socket::stream(&local, &shared()) {
+        let Some(pause) = (call.pauses)(call.tried) else { return std::future::pending().await };
+        call.tried += 1;
+        if let Ok(socket) = socket::stream(&call.local, &shared()) {
+            call.local.addr = socket.local_addr().ok().and_then(|addr| addr.as_socket()).unwrap_or(call.local.addr);
             attempts.fetch_add(1, Ordering::Relaxed);
-            match TcpSocket::from_std_stream(socket.into()).connect(to).await {
-                Ok(stream) => return Made::Connected(local, to, tried, stream),
+            match TcpSocket::from_std_stream(socket.into()).connect(call.to).await {
+                Ok(stream) => return Made::Connected(call, stream),
                 // Refused, reset, or the port is busy with a connection to the same address: all pass.
                 Err(error) => tracing::trace!(%error, "connecting"),
             }
@@ -152,13 +215,17 @@ async fn connect(local: Local, to: SocketAddr, before: u32, attempts: Arc<Atomic
     }
 }
 
-/// How long to wait after one more attempt than these; `None` when they are enough.
 fn pause(tried: u32) -> Option<Duration> {
     match tried {
         ..AT_ONCE => Some(AGAIN),
         AT_ONCE..MOST => Some(LATER),
         _ => None,
     }
+}
+
+/// For one of many. A refusal may be the peer's own, whose attempt has just ended.
+fn pause_many(tried: u32) -> Option<Duration> {
+    (tried < MOST_OF_MANY).then_some(AGAIN_OF_MANY)
 }
 
 impl Proofs {

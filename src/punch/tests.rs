@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tokio::net::UdpSocket;
 
 use super::gather::UdpBase;
-use super::message::{CANDIDATES, CandidateKind};
+use super::message::{CANDIDATES, CandidateKind, Message};
 use super::*;
 use crate::net::{Family, Interface};
 
@@ -31,10 +31,14 @@ fn puncher() -> Puncher {
     Puncher::new().route(&loopback.unwrap())
 }
 
-fn offer(tie: u64) -> Bytes {
+fn hello(tie: u64) -> Bytes {
+    Message::Hello { tie, ufrag: "abcd".into(), password: "p".repeat(22) }.encode()
+}
+
+fn offer() -> Bytes {
     let addr = "192.0.2.1:9".parse().unwrap();
     let candidate = Candidate { proto: Proto::Udp, kind: CandidateKind::Host, addr };
-    Message::Offer { tie, ufrag: "abcd".into(), password: "p".repeat(22), candidates: vec![candidate] }.encode()
+    Message::Offer { candidates: vec![candidate], shape: None }.encode()
 }
 
 async fn fails(said: Vec<Bytes>) -> PunchError {
@@ -50,14 +54,19 @@ async fn a_peer_that_never_starts_is_not_awaited_for_ever() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_falls_silent_is_not_awaited_for_ever_whoever_controls() {
     for tie in [0, u64::MAX] {
-        let error = fails(vec![offer(tie)]).await;
+        let error = fails(vec![hello(tie), offer()]).await;
         assert!(matches!(error, PunchError::Silent { limit: SILENCE, .. }), "{error}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_speaks_out_of_turn_is_told_from_one_that_is_silent() {
-    let error = fails(vec![offer(u64::MAX), Message::Pong.encode()]).await;
+    let again = Message::decode(&hello(5)).unwrap();
+    for said in [Message::Pong, Message::Go { round_trip: SILENCE }, again] {
+        let error = fails(vec![hello(u64::MAX), said.encode()]).await;
+        assert!(matches!(error, PunchError::OutOfTurn(_)), "{error}");
+    }
+    let error = fails([vec![hello(u64::MAX)], vec![Message::Ping.encode(); 100]].concat()).await;
     assert!(matches!(error, PunchError::OutOfTurn(_)), "{error}");
 }
 

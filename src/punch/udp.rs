@@ -5,16 +5,24 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use is::stun::{StunMessage, StunPacket};
+use hmac::{Hmac, Mac};
+use is::stun::{StunMessage, StunPacket, TransId};
 use is::{Candidate as IceCandidate, IceAgent, IceAgentEvent};
+use sha1::Sha1;
 use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 use tokio::time::sleep_until;
 
-use super::gather::UdpBase;
+use super::Hole;
+use super::agree::Agreed;
+use super::gather::{Gathered, UdpBase, udp_socket};
 use super::hole::UdpHole;
-use super::{Agreed, Hole};
+use super::message::Candidate;
+use super::plan::Plan;
+use super::volley::Volley;
+use crate::nat::Proto;
 use crate::net::socket::send_now;
+use crate::net::{Local, Scope};
 use crate::stun::is_stun;
 
 /// Room for a check.
@@ -24,19 +32,89 @@ const ROOM: usize = 2048;
 /// first one may come too early (RFC 8445 leaves the timer to the implementation).
 const FIRST_RTO: Duration = Duration::from_millis(50);
 
+/// Of a peer-reflexive candidate (RFC 8445 section 5.1.2.1), which is what a packet of the plan makes at the other end.
+const PRIORITY: u32 = 110 << 24 | 65535 << 8 | 255;
+
 /// Where the agent names no instant of its own: it is looked at again then.
 const IDLE: Duration = Duration::from_millis(500);
 
-/// Runs ICE until a pair is nominated; it is for the caller to give up. ICE goes on in the hole: the other end may still
-/// need answers, and both go on proving that they are there.
-pub(super) async fn dig(bases: Vec<UdpBase>, agreed: Agreed) -> (Hole, SocketAddr, SocketAddr, u32) {
-    let mut dig = Dig { agent: agent(&bases, agreed), bases, attempts: 0, nominated: None };
-    let (local, peer) = dig.nominate().await;
+/// Sends one packet that dies before the peer's NAT to each place where the peer may be: our NAT lets the peer's packets in from
+/// then on, and no router at the peer's end sees ours before the peer has sent its own, which some would hold against it.
+pub(super) fn prime(gathered: &Gathered, candidates: &[Candidate]) {
+    for base in gathered.udp.iter().filter(|base| base.local.is_ipv4()) {
+        let outside = candidates.iter().filter(|candidate| !Scope::of(candidate.addr.ip()).is_inside());
+        for candidate in outside.filter(|candidate| candidate.addr.is_ipv4()) {
+            send_near(&base.socket, &[0], candidate.addr, gathered.hops);
+        }
+    }
+}
+
+/// One packet of few hops.
+fn send_near(socket: &UdpSocket, bytes: &[u8], to: SocketAddr, hops: u8) {
+    let Ok(usual) = socket.ttl() else { return };
+    if socket.set_ttl(hops.into()).is_ok() {
+        // It is meant to be lost.
+        let _ = send_now(socket, bytes, to);
+        if let Err(error) = socket.set_ttl(usual) {
+            tracing::debug!(%error, "setting the hops back");
+        }
+    }
+}
+
+/// Runs ICE until a pair is nominated, with what the plan adds; it is for the caller to give up. ICE goes on in the hole: the
+/// other end may still need answers, and both go on proving that they are there.
+pub(super) async fn dig(gathered: Gathered, agreed: Agreed, plan: &Plan) -> (Hole, SocketAddr, SocketAddr, u32) {
+    let check = check(&agreed);
+    let volley = Volley::of(Proto::Udp, plan, agreed.round_trip, Instant::now());
+    let (hops, shaped) = (gathered.hops, gathered.shaped);
+    let many = match plan {
+        Plan::Open { sockets, .. } | Plan::Cross { sockets, .. } => open(&gathered, *sockets),
+        _ => Vec::new(),
+    };
+    let bases = gathered.udp;
+    let agent = agent(&bases, agreed);
+    let mut dig = Dig { agent, bases, many, volley, check, hops, shaped, attempts: 0, nominated: None };
+    let (local, peer) = dig.nominate(plan).await;
     // The nominated socket is ours: ICE names it by its base.
     let at = dig.bases.iter().position(|base| base.local == local).unwrap_or_default();
     let attempts = dig.attempts;
     let socket = dig.bases.swap_remove(at).socket;
     (Hole::Udp(Box::new(UdpHole::new(socket, local, peer, dig.agent))), local, peer, attempts)
+}
+
+/// More sockets beside the one whose NAT takes another port for each destination, as many as there can be.
+fn open(gathered: &Gathered, count: usize) -> Vec<Option<UdpBase>> {
+    let Some(base) = gathered.udp.get(gathered.shaped) else { return Vec::new() };
+    let local = Local { addr: SocketAddr::new(base.local.ip(), 0), ..gathered.locals[gathered.shaped].clone() };
+    let mut many = Vec::new();
+    for _ in 0..count {
+        let made = udp_socket(&local, None).ok().and_then(|socket| {
+            let local = socket.local_addr().ok()?;
+            Some(UdpBase { socket, local, mapped: None })
+        });
+        match made {
+            Some(base) => many.push(Some(base)),
+            None => break,
+        }
+    }
+    many
+}
+
+/// A check as ICE sends it, to be sent to many places: who answers it has proved to be the peer by what it sends itself.
+fn check(agreed: &Agreed) -> Vec<u8> {
+    let username = format!("{}:{}", agreed.theirs.ufrag, agreed.ours.ufrag);
+    let request =
+        StunMessage::binding_request(&username, TransId::new(), agreed.controlling, agreed.tie, PRIORITY, false);
+    let mut bytes = vec![0; ROOM];
+    let len = request.to_bytes(Some(agreed.theirs.pass.as_bytes()), &mut bytes, hmac_sha1).unwrap_or_default();
+    bytes.truncate(len);
+    bytes
+}
+
+fn hmac_sha1(key: &[u8], parts: &[&[u8]]) -> [u8; 20] {
+    let Ok(mut mac) = Hmac::<Sha1>::new_from_slice(key) else { return [0; 20] };
+    parts.iter().for_each(|part| mac.update(part));
+    mac.finalize().into_bytes().into()
 }
 
 fn agent(bases: &[UdpBase], agreed: Agreed) -> IceAgent {
@@ -63,19 +141,26 @@ fn agent(bases: &[UdpBase], agreed: Agreed) -> IceAgent {
 struct Dig {
     agent: IceAgent,
     bases: Vec<UdpBase>,
+    /// Those that only the plan uses; one that the peer is heard on becomes a base.
+    many: Vec<Option<UdpBase>>,
+    volley: Option<Volley>,
+    check: Vec<u8>,
+    hops: u8,
+    shaped: usize,
     attempts: u32,
     nominated: Option<(SocketAddr, SocketAddr)>,
 }
 
 impl Dig {
     /// Until a pair is nominated.
-    async fn nominate(&mut self) -> (SocketAddr, SocketAddr) {
+    async fn nominate(&mut self, plan: &Plan) -> (SocketAddr, SocketAddr) {
         self.agent.handle_timeout(Instant::now());
         loop {
             self.transmit();
             if let Some(nominated) = self.nominated {
                 return nominated;
             }
+            self.shoot(plan);
             self.turn().await;
         }
     }
@@ -83,28 +168,69 @@ impl Dig {
     /// One packet, or one timer.
     async fn turn(&mut self) {
         let next = self.agent.poll_timeout().unwrap_or_else(|| Instant::now() + IDLE);
+        let shot = self.volley.as_ref().and_then(Volley::poll_timeout);
         let mut buf = [0; ROOM];
         let received = tokio::select! {
-            received = receive(&self.bases, &mut buf) => Some(received),
-            () = sleep_until(next.into()) => None,
+            received = receive(&self.bases, &self.many, &mut buf) => Some(received),
+            () = sleep_until(shot.map_or(next, |shot| next.min(shot)).into()) => None,
         };
         match received {
             Some((at, from, len)) => self.hear(at, from, &buf[..len]),
-            None => self.agent.handle_timeout(Instant::now()),
+            None if Instant::now() >= next => self.agent.handle_timeout(Instant::now()),
+            None => {}
         }
     }
 
-    fn hear(&mut self, at: usize, source: SocketAddr, bytes: &[u8]) {
+    /// Sends what the plan has due.
+    fn shoot(&mut self, plan: &Plan) {
+        let now = Instant::now();
+        while let Some(shot) = self.volley.as_mut().and_then(|volley| volley.poll_shot(now)) {
+            let (to, from) = match plan {
+                Plan::Open { to, .. } => (*to, self.many.get(shot.socket).and_then(Option::as_ref)),
+                Plan::Cross { ip, ports, .. } => {
+                    ((*ip, ports[shot.target]).into(), self.many.get(shot.socket).and_then(Option::as_ref))
+                }
+                Plan::Spray { ip, ports } => ((*ip, ports[shot.target]).into(), self.bases.get(self.shaped)),
+                Plan::Meet | Plan::Hopeless { .. } => return,
+            };
+            let Some(base) = from else { continue };
+            self.attempts += 1;
+            if shot.primes {
+                send_near(&base.socket, &self.check, to, self.hops);
+            } else {
+                // One that is lost was one of many.
+                let _ = send_now(&base.socket, &self.check, to);
+            }
+        }
+    }
+
+    fn hear(&mut self, at: Heard, source: SocketAddr, bytes: &[u8]) {
         if !is_stun(bytes) {
             return;
         }
         let Ok(message) = StunMessage::parse(bytes) else { return };
-        let destination = self.bases[at].local;
-        if self.agent.accepts_message(&message) {
-            let now = Instant::now();
-            self.agent.handle_packet(now, StunPacket { proto: is::Protocol::Udp, source, destination, message });
-            self.agent.handle_timeout(now);
+        if !self.agent.accepts_message(&message) {
+            return;
         }
+        let at = match at {
+            Heard::Base(at) => at,
+            Heard::Many(at) => match self.many.get_mut(at).and_then(Option::take) {
+                Some(base) => self.promote(base),
+                None => return,
+            },
+        };
+        let (now, destination) = (Instant::now(), self.bases[at].local);
+        self.agent.handle_packet(now, StunPacket { proto: is::Protocol::Udp, source, destination, message });
+        self.agent.handle_timeout(now);
+    }
+
+    /// The peer has been heard on this socket: ICE uses it from now on.
+    fn promote(&mut self, base: UdpBase) -> usize {
+        if let Ok(host) = IceCandidate::host(base.local, "udp") {
+            self.agent.add_local_candidate(host);
+        }
+        self.bases.push(base);
+        self.bases.len() - 1
     }
 
     fn transmit(&mut self) {
@@ -123,10 +249,19 @@ impl Dig {
     }
 }
 
+/// At which socket something came.
+#[derive(Clone, Copy, Debug)]
+enum Heard {
+    Base(usize),
+    Many(usize),
+}
+
 /// The next packet at any of the sockets.
-async fn receive(bases: &[UdpBase], buf: &mut [u8]) -> (usize, SocketAddr, usize) {
+async fn receive(bases: &[UdpBase], many: &[Option<UdpBase>], buf: &mut [u8]) -> (Heard, SocketAddr, usize) {
     poll_fn(|cx| {
-        for (at, base) in bases.iter().enumerate() {
+        let bases = bases.iter().enumerate().map(|(at, base)| (Heard::Base(at), base));
+        let many = many.iter().enumerate().filter_map(|(at, base)| Some((Heard::Many(at), base.as_ref()?)));
+        for (at, base) in bases.chain(many) {
             if let Poll::Ready((from, len)) = poll_one(&base.socket, cx, buf) {
                 return Poll::Ready((at, from, len));
             }

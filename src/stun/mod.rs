@@ -47,6 +47,8 @@ pub use message::{Attribute, Attributes, Message, ParseError, is_stun};
 pub use outcome::{Answer, Failure};
 pub use query::{Event, Query};
 pub use request::{Form, Request};
+#[cfg(feature = "peer")]
+pub(crate) use serve::Streams;
 pub use serve::{ServeError, Server, ServerBuilder};
 pub use server::{Addresses, AddressesError, Binding, Corner, Counters, Limits, Reply};
 pub use stream::{FrameError, next_message};

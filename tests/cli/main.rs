@@ -4,6 +4,7 @@
 mod broker;
 mod mq;
 mod nat;
+mod serve;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};

@@ -3,6 +3,8 @@
 
 #![cfg(all(feature = "lab", target_os = "linux"))]
 
+mod duct;
+mod smart;
 mod stun;
 
 use std::path::{Path, PathBuf};

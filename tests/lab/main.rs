@@ -9,6 +9,7 @@ mod hosts;
 mod kinds;
 mod link;
 mod ordinary;
+mod peers;
 mod prober;
 mod punch;
 mod report;

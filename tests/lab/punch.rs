@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use natpipe::lab::{Host, Internet, Kind, Link, Setup};
 use natpipe::nat::Proto as Over;
-use natpipe::punch::{PipeChannel, PunchError, Punched, Puncher};
+use natpipe::punch::{PipeChannel, Plan, PunchError, Punched, Puncher};
 use natpipe::stun::Server;
 use natpipe::{Family, Interface, NetConf, Proto, pipe_open};
 
 /// Where both meet: a STUN server, and two ports of which what comes in by one goes out by the other.
 struct Middle {
-    stun: SocketAddr,
+    stun: [SocketAddr; 2],
     doors: [SocketAddr; 2],
-    _server: Server,
+    _servers: [(Server, tokio::runtime::Runtime, Host); 2],
     _runtime: tokio::runtime::Runtime,
     _host: Host,
 }
@@ -22,9 +22,15 @@ fn middle(internet: &Internet) -> Middle {
     let host = internet.host("middle").unwrap();
     let runtime = host.runtime().unwrap();
     let ip = host.v4().unwrap();
-    let server = host.run(|| {
-        let _inside = runtime.enter();
-        Server::listen((ip, 3478).into()).start().unwrap()
+    // Two addresses: to some NATs two ports of one are the same.
+    let servers = ["first", "second"].map(|name| {
+        let host = internet.host(name).unwrap();
+        let runtime = host.runtime().unwrap();
+        let server = host.run(|| {
+            let _inside = runtime.enter();
+            Server::listen((host.v4().unwrap(), 3478).into()).tcp(true).start().unwrap()
+        });
+        (server, runtime, host)
     });
     let (tell, told) = std::sync::mpsc::channel();
     runtime.spawn(async move {
@@ -37,7 +43,8 @@ fn middle(internet: &Internet) -> Middle {
         }
     });
     let doors = told.recv().unwrap();
-    Middle { stun: server.addr(), doors, _server: server, _runtime: runtime, _host: host }
+    let stun = [servers[0].0.addr(), servers[1].0.addr()];
+    Middle { stun, doors, _servers: servers, _runtime: runtime, _host: host }
 }
 
 /// What is left to look at when the hole has become a pipe.
@@ -63,7 +70,8 @@ fn punch(middle: &Middle, over: Over, hosts: [&Host; 2], limit: Duration) -> [Re
                     let mut channel = PipeChannel::new(pipe).await;
                     let routes = Interface::list().unwrap().into_iter().filter_map(|i| i.route(Family::V4).ok());
                     let routes = routes.filter(|route| !route.nic()[0].is_loopback());
-                    let puncher = routes.fold(Puncher::new().stun(stun).limit(limit), |p, route| p.route(&route));
+                    let puncher = routes
+                        .fold(Puncher::new().stun(stun[0]).stun(stun[1]).limit(limit), |p, route| p.route(&route));
                     Ok(greet(puncher.punch(over, &mut channel).await?).await)
                 })
                 .unwrap()
@@ -129,12 +137,29 @@ pairs! {
     udp_restricted_x_symmetric: Udp, Restricted x SymmetricRandom;
     udp_full_cone_x_symmetric: Udp, FullCone x SymmetricRandom;
     udp_double_x_home: Udp, Double x Home;
+    udp_home_x_symmetric: Udp, Home x SymmetricRandom;
+    udp_symmetric_x_linux: Udp, SymmetricRandom x Linux;
+    udp_firewall_x_counting: Udp, Firewall x SymmetricSequential;
+    udp_home_x_block: Udp, Home x PortBlockSymmetric;
+    udp_counting_x_counting: Udp, SymmetricSequential x SymmetricSequential;
+    udp_block_x_block: Udp, PortBlockSymmetric x PortBlockSymmetric;
+    udp_block_x_counting: Udp, PortBlockSymmetric x SymmetricSequential;
+    udp_firewall_x_linux: Udp, Firewall x Linux;
+    udp_linux_x_counting: Udp, Linux x SymmetricSequential;
     tcp_home_x_home: Tcp, Home x Home;
     tcp_linux_x_linux: Tcp, Linux x Linux;
     tcp_home_x_linux: Tcp, Home x Linux;
     tcp_rejecting_x_rejecting: Tcp, Rejecting x Rejecting;
     tcp_home_x_open: Tcp, Home x Open;
     tcp_full_cone_x_symmetric: Tcp, FullCone x SymmetricRandom;
+    tcp_home_x_symmetric: Tcp, Home x SymmetricRandom;
+    tcp_symmetric_x_linux: Tcp, SymmetricRandom x Linux;
+    tcp_rejecting_x_symmetric: Tcp, Rejecting x SymmetricRandom;
+    tcp_firewall_x_counting: Tcp, Firewall x SymmetricSequential;
+    tcp_linux_x_counting: Tcp, Linux x SymmetricSequential;
+    tcp_home_x_block: Tcp, Home x PortBlockSymmetric;
+    tcp_linux_x_block: Tcp, Linux x PortBlockSymmetric;
+    tcp_counting_x_counting: Tcp, SymmetricSequential x SymmetricSequential;
     tcp_double_x_home: Tcp, Double x Home;
 }
 
@@ -199,4 +224,89 @@ fn what_can_not_be_punched_ends_in_time_and_says_so() {
         let error = end.unwrap_err();
         assert!(matches!(error, PunchError::Closed { proto: Over::Udp, .. }), "{error}");
     }
+}
+
+/// Kinds of which every pair is tried.
+const KINDS: [Kind; 14] = [
+    Kind::Open,
+    Kind::Firewall,
+    Kind::FullCone,
+    Kind::Restricted,
+    Kind::Home,
+    Kind::NonPreserving,
+    Kind::Linux,
+    Kind::Rejecting,
+    Kind::Double,
+    Kind::SymmetricSequential,
+    Kind::AddressDependent,
+    Kind::PortBlockSymmetric,
+    Kind::SymmetricAdf,
+    Kind::SymmetricRandom,
+];
+
+/// Pairs for which guessing both ends' ports costs too much: both say so, and a relay is left.
+fn is_hopeless(over: Over, a: Kind, b: Kind) -> bool {
+    let random = |kind| match kind {
+        Kind::SymmetricRandom | Kind::SymmetricAdf => Some(64_512.0),
+        Kind::AddressDependent => Some(4_096.0),
+        Kind::PortBlockSymmetric => Some(512.0),
+        _ => None,
+    };
+    let counts = |kind| kind == Kind::SymmetricSequential;
+    match (random(a), random(b)) {
+        (Some(a), Some(b)) => over == Over::Tcp || a * b > 6e6_f64,
+        (Some(one), None) if counts(b) => over == Over::Tcp || one > 3_000.0,
+        (None, Some(one)) if counts(a) => over == Over::Tcp || one > 3_000.0,
+        _ => false,
+    }
+}
+
+/// Each pair `NATPIPE_RUNS` times; the table is kept in docs/punch.md.
+fn matrix(over: Over) {
+    let internet = Internet::with_link(Link::steady(Duration::from_millis(10)), 1).unwrap();
+    let middle = middle(&internet);
+    let ends = [(); 2].map(|()| KINDS.map(|kind| internet.behind(kind).unwrap()));
+    let (runs, mut wrong) = (super::report::runs(), Vec::new());
+    for (row, a) in KINDS.into_iter().enumerate() {
+        let mut cells = String::new();
+        for (column, b) in KINDS.into_iter().enumerate().skip(row) {
+            let mut opened = 0;
+            let mut took = Vec::new();
+            for run in 0..runs {
+                // Who is where must not matter.
+                let hosts =
+                    if run % 2 == 0 { [&ends[0][row], &ends[1][column]] } else { [&ends[1][column], &ends[0][row]] };
+                match punch(&middle, over, hosts, SOON) {
+                    [Ok(one), Ok(other)] => {
+                        opened += 1;
+                        took.push(one.took.max(other.took));
+                    }
+                    ends if is_hopeless(over, a, b) => {
+                        let says = |end: &Result<Story, PunchError>| {
+                            matches!(end, Err(PunchError::Closed { plan: Plan::Hopeless { .. }, .. }))
+                        };
+                        assert!(ends.iter().all(says), "{over}, {a} and {b}: {ends:?}");
+                    }
+                    ends => println!("{over}, {a} and {b}: {ends:?}"),
+                }
+            }
+            took.sort();
+            cells += &format!(" {b}: {opened}/{runs} {:?};", took.get(took.len() / 2).copied().unwrap_or_default());
+            if !is_hopeless(over, a, b) && opened * 20 < runs * 19 {
+                wrong.push(format!("{a} and {b}: {opened} of {runs}"));
+            }
+        }
+        println!("{over} {a}:{cells}");
+    }
+    assert!(wrong.is_empty(), "{over}: {wrong:#?}");
+}
+
+#[test]
+fn every_pair_over_udp() {
+    matrix(Over::Udp);
+}
+
+#[test]
+fn every_pair_over_tcp() {
+    matrix(Over::Tcp);
 }

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
+use natpipe::key::ServerUrl;
+use natpipe::lab::{Kind, Setup};
 use natpipe::stun::ServerName;
+use natpipe::{PeerId, Ticket};
 
 use crate::commands::stun_server::listen_addr;
 use crate::spec::Spec;
@@ -52,6 +55,13 @@ pub enum Command {
         #[arg(long, value_name = "ADDR2", value_parser = listen_addr)]
         listen2: Vec<SocketAddr>,
     },
+    /// Make a ticket, and wait for whoever uses it, whatever stands between: connect it to standard input and output, or to
+    /// --to.
+    Listen(ListenArgs),
+    /// Reach the peer that a ticket names, and connect it to standard input and output, or to --from.
+    Connect(ConnectArgs),
+    /// Be the server where peers meet: STUN, signalling and relay in one process.
+    Serve(ServeArgs),
     /// Join two pipes both ways, until both ends have ended.
     Link {
         /// One end.
@@ -69,12 +79,15 @@ pub enum Command {
         #[command(subcommand)]
         command: MqCommand,
     },
-    /// Open pipes of every kind on this machine, move data through them, check it, and tell the rates.
+    /// Connect two peers that are each behind a home router, on this machine, and move data both ways; then the same through
+    /// pipes of every kind. Every byte is checked.
     Demo {
-        /// MiB through each stream.
+        /// MiB through each stream, and each way.
         #[arg(long, value_name = "MIB", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         mib: u32,
     },
+    /// Build two NATs, a rendezvous server and two peers on this machine (Linux, no root), and connect them.
+    Lab(LabArgs),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -163,4 +176,128 @@ pub struct NatArgs {
     /// Measure as well how long an idle UDP binding lives. It takes up to three minutes.
     #[arg(long)]
     pub lifetime: bool,
+}
+
+/// What `serve` can be told.
+#[derive(Debug, clap::Args)]
+pub struct ServeArgs {
+    /// ADDRESS:PORT, or a port for every address: TLS and STUN over TCP, STUN over UDP.
+    #[arg(long, value_name = "ADDR", default_value = "3478", value_parser = listen_addr)]
+    pub listen: SocketAddr,
+    /// A second address of the same family with another port, for STUN: with it clients can test how their NAT filters.
+    #[arg(long, value_name = "ADDR", value_parser = listen_addr)]
+    pub listen2: Option<SocketAddr>,
+    /// The name or address by which others reach this server, for its URL.
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<String>,
+    /// The server's key, made where there is none. Without it the server has another key, and another URL, at each start.
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+    /// Answer http://ADDR/metrics for Prometheus, and http://ADDR/health.
+    #[arg(long, value_name = "ADDR", value_parser = listen_addr)]
+    pub metrics: Option<SocketAddr>,
+    /// Peers in all.
+    #[arg(long, value_name = "N")]
+    pub max_peers: Option<usize>,
+    /// Connections of one address.
+    #[arg(long, value_name = "N")]
+    pub max_per_address: Option<usize>,
+    /// Kilobytes that each peer may relay each second.
+    #[arg(long, value_name = "KB", value_parser = clap::value_parser!(u64).range(1..))]
+    pub relay_rate: Option<u64>,
+    /// Megabytes that each address may relay each day.
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..))]
+    pub relay_quota: Option<u64>,
+    /// Relay nothing: signalling and STUN only.
+    #[arg(long, conflicts_with_all = ["relay_rate", "relay_quota"])]
+    pub no_relay: bool,
+}
+
+/// What `listen` and `connect` can both be told.
+#[derive(Debug, clap::Args)]
+pub struct PeerArgs {
+    /// A rendezvous server to meet at, as `natpipe serve` prints it (several may be given). A ticket brings its own.
+    #[arg(long, value_name = "URL")]
+    pub via: Vec<ServerUrl>,
+    /// Who we are, made where there is none. Default: someone new each time.
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+    /// Let in this peer only (several may be given).
+    #[arg(long, value_name = "PEER")]
+    pub allow: Vec<PeerId>,
+    /// Send no bytes through a server.
+    #[arg(long, conflicts_with = "relay_only")]
+    pub direct_only: bool,
+    /// Send all bytes through a server, so that the peers do not learn each other's addresses.
+    #[arg(long)]
+    pub relay_only: bool,
+    /// Use this interface only (several may be given).
+    #[arg(long, value_name = "NAME")]
+    pub interface: Vec<String>,
+    /// One more STUN server to ask (several may be given).
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub stun: Vec<ServerName>,
+}
+
+/// What `listen` can be told.
+#[derive(Debug, clap::Args)]
+pub struct ListenArgs {
+    /// Connect each pipe of a peer to this, instead of one to standard input and output.
+    #[arg(long, value_name = "SPEC")]
+    pub to: Option<Spec>,
+    /// End when the first pipes have ended.
+    #[arg(long)]
+    pub once: bool,
+    /// The ticket is good for one connection.
+    #[arg(long)]
+    pub one_time: bool,
+    /// Show the ticket as QR code as well.
+    #[arg(long)]
+    pub qr: bool,
+    #[command(flatten)]
+    pub peer: PeerArgs,
+}
+
+/// What `connect` can be told.
+#[derive(Debug, clap::Args)]
+pub struct ConnectArgs {
+    /// The ticket, from `natpipe listen`.
+    pub ticket: Ticket,
+    /// Connect this to the peer; a listening SPEC takes all who come.
+    #[arg(long, value_name = "SPEC")]
+    pub from: Option<Spec>,
+    #[command(flatten)]
+    pub peer: PeerArgs,
+}
+
+/// What `lab` can be told.
+#[derive(Debug, clap::Args)]
+pub struct LabArgs {
+    /// The router before the peer that has the ticket, as `home`, `symmetric-random`, `linux/drop`.
+    #[arg(long, value_name = "KIND", default_value = "home")]
+    pub a: Setup,
+    /// The router before the peer that made it.
+    #[arg(long, value_name = "KIND", default_value = "home")]
+    pub b: Setup,
+    /// Every pair of these kinds instead.
+    #[arg(long)]
+    pub matrix: bool,
+    /// The kinds of the matrix. Default: fourteen.
+    #[arg(long, value_name = "KIND", value_delimiter = ',', requires = "matrix")]
+    pub kinds: Vec<Kind>,
+    /// How often each pair is connected.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// One way from each router to the middle of the network, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 10)]
+    pub delay: u64,
+    /// Packets that the middle of the network loses, in percent.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
+    pub loss: f64,
+    /// MiB each way. Default: 8, and 1 in the matrix.
+    #[arg(long, value_name = "MIB")]
+    pub mib: Option<u32>,
+    /// List the kinds.
+    #[arg(long)]
+    pub list: bool,
 }

@@ -3,8 +3,11 @@
 mod args;
 mod commands;
 mod output;
+mod pattern;
+mod peering;
 mod progress;
 mod spec;
+mod world;
 
 use std::process::ExitCode;
 
@@ -18,15 +21,21 @@ fn main() -> ExitCode {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
+    // Networks of our own can only be had while there is one thread.
+    let lab = match &args.command {
+        Command::Lab(_) | Command::Demo { .. } => natpipe::lab::enter(),
+        _ => Ok(()),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return output::failed(&anyhow::Error::new(error).context("cannot start")),
     };
-    let finishes = args.command.finishes_what_it_has();
+    // A server says goodbye to its peers first, a consumer finishes what it has in hand.
+    let stops_itself = matches!(args.command, Command::Serve(_)) || args.command.finishes_what_it_has();
     let result = runtime.block_on(async {
         tokio::select! {
-            result = run(args) => result,
-            _ = tokio::signal::ctrl_c(), if !finishes => Ok(()),
+            result = run(args, lab) => result,
+            _ = tokio::signal::ctrl_c(), if !stops_itself => Ok(()),
         }
     });
     // A thread that still waits for standard input must not hold the process.
@@ -37,16 +46,20 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(args: Args) -> anyhow::Result<()> {
+async fn run(args: Args, lab: Result<(), natpipe::lab::LabError>) -> anyhow::Result<()> {
     let json = args.json;
     match args.command {
         Command::Interfaces { external, stun } => commands::interfaces::run(external, stun, json).await,
         Command::Nat(args) => commands::nat::run(args, json).await,
         Command::StunServer { listen, listen2 } => commands::stun_server::run(listen, listen2, json).await,
+        Command::Serve(args) => commands::serve::run(args, json).await,
         Command::Link { a, b } => commands::link::run(a, b, json).await,
         Command::Echo { spec } => commands::echo::run(spec, json).await,
         Command::Mq { command } => commands::mq::run(command, json).await,
-        Command::Demo { mib } => commands::demo::run(mib, json).await,
+        Command::Demo { mib } => commands::demo::run(mib, lab, json).await,
+        Command::Listen(args) => commands::listen::run(args, json).await,
+        Command::Connect(args) => commands::connect::run(args, json).await,
+        Command::Lab(args) => commands::lab::run(args, lab, json).await,
         Command::Completions { shell } => commands::manual::completions(shell),
         Command::Man { dir } => commands::manual::man(dir.as_deref()),
     }

@@ -30,6 +30,18 @@ pub(super) async fn layers(route: &Route, server: SocketAddr) -> Option<Finding<
 
 /// The routers at each number of hops, as far as they report.
 async fn nearest(route: &Route, server: SocketAddr) -> io::Result<Vec<Option<IpAddr>>> {
+    let sockets = probes(route, server)?;
+    let until = Instant::now() + WAIT;
+    let mut found = Vec::new();
+    for socket in &sockets {
+        let heard = socket.async_io(Interest::ERROR, || sys::take_error(socket, route.family()));
+        found.push(timeout_at(until.into(), heard).await.ok().and_then(Result::ok).flatten());
+    }
+    Ok(found)
+}
+
+/// Packets of one hop, two, and so on, each from a socket that keeps what is reported of it.
+fn probes(route: &Route, server: SocketAddr) -> io::Result<Vec<UdpSocket>> {
     let mut sockets = Vec::new();
     for hops in 1..=FURTHEST {
         let options = SocketOptions { ttl: Some(hops), ..SocketOptions::default() };
@@ -39,13 +51,25 @@ async fn nearest(route: &Route, server: SocketAddr) -> io::Result<Vec<Option<IpA
         socket::send_now(&socket, &[0], server)?;
         sockets.push(socket);
     }
-    let until = Instant::now() + WAIT;
-    let mut found = Vec::new();
-    for socket in &sockets {
+    Ok(sockets)
+}
+
+/// The number of hops after which a packet has left the NATs that are our own: it dies at the first router beyond them.
+/// Routers that do not report within `wait` are taken to be beyond.
+#[cfg(feature = "punch")]
+pub(crate) async fn own_hops(route: &Route, server: SocketAddr, wait: Duration) -> Option<u8> {
+    let until = Instant::now() + wait;
+    let sockets = probes(route, server).ok()?;
+    let mut reported = false;
+    for (hops, socket) in (1..).zip(&sockets) {
         let heard = socket.async_io(Interest::ERROR, || sys::take_error(socket, route.family()));
-        found.push(timeout_at(until.into(), heard).await.ok().and_then(Result::ok).flatten());
+        let router = timeout_at(until.into(), heard).await.ok().and_then(Result::ok).flatten();
+        reported |= router.is_some();
+        if !router.is_some_and(|ip| matches!(Scope::of(ip), Scope::Private | Scope::Shared)) {
+            return reported.then_some(hops);
+        }
     }
-    Ok(found)
+    Some(FURTHEST)
 }
 
 /// A carrier's addresses anywhere on the way are a carrier's NAT. Private ones beyond the first router are another

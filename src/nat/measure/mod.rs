@@ -23,6 +23,8 @@ use super::{Entry, Finding, Layers, Proto, Report, Why};
 use crate::base::task::Nursery;
 use crate::net::{Family, Interface, ResolveError, Resolver, Route};
 use crate::stun::{self, ServerName};
+#[cfg(feature = "punch")]
+pub(crate) use hops::own_hops;
 
 /// Public STUN servers that are asked when no other is named. Servers of one address, as most are, are enough for
 /// mappings, port assignment and hairpinning; filtering takes one of two addresses and ports (RFC 5780).

@@ -7,6 +7,8 @@ pub(crate) mod cable;
 mod fragment;
 #[cfg(all(feature = "stun", target_os = "linux"))]
 mod hops;
+#[cfg(all(feature = "duct", unix))]
+mod inherit;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(all(feature = "lab", target_os = "linux"))]
@@ -24,6 +26,8 @@ pub(crate) mod tun;
 pub(crate) use fragment::never_fragment;
 #[cfg(all(feature = "stun", target_os = "linux"))]
 pub(crate) use hops::{keep_errors, take_error};
+#[cfg(all(feature = "duct", unix))]
+pub(crate) use inherit::{at_exit, keep_open, take_inherited};
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{links, route_table};
 #[cfg(all(feature = "stun", not(target_os = "linux")))]
@@ -32,5 +36,7 @@ pub(crate) use other::{keep_errors, never_fragment, take_error};
 pub(crate) use other::{links, route_table};
 #[cfg(unix)]
 pub(crate) use recv::recv;
+#[cfg(all(feature = "duct", unix))]
+pub(crate) use recv::recv_with;
 #[cfg(target_os = "linux")]
 pub(crate) use splice::KernelPipe;

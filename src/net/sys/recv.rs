@@ -7,9 +7,14 @@ use bytes::BufMut;
 
 /// Reads once into the room that `buf` has left; 0 is the end of a stream.
 pub(crate) fn recv(socket: &impl AsFd, buf: &mut impl BufMut) -> io::Result<usize> {
+    recv_with(socket, buf, 0)
+}
+
+/// As [`recv`], with the flags of `recv(2)`.
+pub(crate) fn recv_with(socket: &impl AsFd, buf: &mut impl BufMut, flags: libc::c_int) -> io::Result<usize> {
     let room = buf.chunk_mut();
     // SAFETY: the kernel writes at most `room.len()` bytes to the start of `room`, which is ours.
-    let n = unsafe { libc::recv(socket.as_fd().as_raw_fd(), room.as_mut_ptr().cast(), room.len(), 0) };
+    let n = unsafe { libc::recv(socket.as_fd().as_raw_fd(), room.as_mut_ptr().cast(), room.len(), flags) };
     let n = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
     // SAFETY: the kernel has written these `n` bytes.
     unsafe { buf.advance_mut(n) };

@@ -120,7 +120,10 @@ async fn shake<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     limit: Duration,
 ) -> Result<Held, OpenFailure> {
     match tokio::time::timeout(limit, connector.connect(name, socket)).await {
-        Ok(Ok(stream)) => Ok(held(OverIo::new(stream, local, peer))),
+        Ok(Ok(stream)) => {
+            let shown = super::certificate(stream.get_ref().1);
+            Ok(held(OverIo::new(stream, local, peer).certified(shown)))
+        }
         Ok(Err(source)) => Err(OpenFailure::Tls { dest: dest.to_string(), source }),
         Err(_) => Err(OpenFailure::TlsTimedOut { dest: dest.to_string(), limit }),
     }

@@ -69,6 +69,7 @@ impl TlsServer {
     ) -> io::Result<Held> {
         let shaken = tokio::time::timeout(limit, TlsAcceptor::from(self.config.clone()).accept(socket)).await;
         let stream = shaken.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        Ok(held(OverIo::new(stream, local, peer)))
+        let shown = super::certificate(stream.get_ref().1);
+        Ok(held(OverIo::new(stream, local, peer).certified(shown)))
     }
 }

@@ -1,10 +1,11 @@
 //! Waits: a transport over anything that reads and writes asynchronously: TLS, memory, a websocket.
 
-use std::io::Result;
+use std::io::{IoSlice, Result};
 use std::pin::{Pin, pin};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::{Addr, Kind, Reader, Received, Transport};
@@ -16,12 +17,19 @@ pub struct OverIo<S> {
     stream: Mutex<S>,
     local: Addr,
     peer: Addr,
+    certificate: Option<Bytes>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> OverIo<S> {
     /// Wraps `stream`, whose ends are shown as `local` and `peer`.
     pub fn new(stream: S, local: Addr, peer: Addr) -> Self {
-        Self { stream: Mutex::new(stream), local, peer }
+        Self { stream: Mutex::new(stream), local, peer, certificate: None }
+    }
+
+    /// Tells which certificate the other end has shown and proved.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "TLS is what shows certificates"))]
+    pub(crate) fn certified(self, certificate: Option<Bytes>) -> Self {
+        Self { certificate, ..self }
     }
 
     fn lock(&self) -> MutexGuard<'_, S> {
@@ -53,6 +61,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for OverIo<S>
 
     fn poll_send(&self, cx: &mut Context<'_>, data: &[u8], _to: Option<&Addr>) -> Poll<Result<usize>> {
         Pin::new(&mut *self.lock()).poll_write(cx, data)
+    }
+
+    fn poll_send_vectored(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<Result<usize>> {
+        Pin::new(&mut *self.lock()).poll_write_vectored(cx, parts)
+    }
+
+    fn peer_certificate(&self) -> Option<Bytes> {
+        self.certificate.clone()
     }
 
     fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<Result<()>> {

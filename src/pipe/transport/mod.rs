@@ -6,7 +6,7 @@
 mod io;
 mod socket;
 
-use std::io::Result;
+use std::io::{IoSlice, Result};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -61,6 +61,21 @@ pub trait Transport: Send + Sync + 'static {
     /// # Errors
     /// Those of the system.
     fn poll_send(&self, cx: &mut Context<'_>, data: &[u8], to: Option<&Addr>) -> Poll<Result<usize>>;
+
+    /// Writes some of `parts`, which follow one another on a stream, in one step where the system has one.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn poll_send_vectored(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<Result<usize>> {
+        let first = parts.iter().find(|part| !part.is_empty());
+        self.poll_send(cx, first.map_or(&[], |part| part), None)
+    }
+
+    /// The certificate (DER) that the other end has shown and proved to be its own, where the
+    /// transport has such.
+    fn peer_certificate(&self) -> Option<Bytes> {
+        None
+    }
 
     /// Passes on what a layer above the socket still holds.
     ///

@@ -1,6 +1,6 @@
 //! Touches: transports that are one socket of the kernel's: TCP, UDP, Unix.
 
-use std::io::{ErrorKind, Result};
+use std::io::{ErrorKind, IoSlice, Result};
 use std::net::SocketAddr;
 #[cfg(unix)]
 use std::os::fd::{AsFd, BorrowedFd};
@@ -77,6 +77,7 @@ pub(crate) trait StreamSocket: AsFd + Send + Sync + 'static {
     fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<Result<()>>;
     fn try_read_with(&self, read: impl FnOnce() -> Result<usize>) -> Result<usize>;
     fn try_write(&self, data: &[u8]) -> Result<usize>;
+    fn try_write_vectored(&self, parts: &[IoSlice<'_>]) -> Result<usize>;
     fn plain(&self) -> PlainSocket<'_>;
 }
 
@@ -97,6 +98,10 @@ macro_rules! stream_socket {
 
             fn try_write(&self, data: &[u8]) -> Result<usize> {
                 Self::try_write(self, data)
+            }
+
+            fn try_write_vectored(&self, parts: &[IoSlice<'_>]) -> Result<usize> {
+                Self::try_write_vectored(self, parts)
             }
 
             fn plain(&self) -> PlainSocket<'_> {
@@ -177,6 +182,10 @@ impl<S: StreamSocket> Transport for Connection<S> {
 
     fn poll_send(&self, cx: &mut Context<'_>, data: &[u8], _to: Option<&Addr>) -> Poll<Result<usize>> {
         poll_send_with!(self.socket, cx, poll_write_ready, self.socket.try_write(data))
+    }
+
+    fn poll_send_vectored(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<Result<usize>> {
+        poll_send_with!(self.socket, cx, poll_write_ready, self.socket.try_write_vectored(parts))
     }
 
     fn poll_finish(&self, _cx: &mut Context<'_>) -> Poll<Result<()>> {

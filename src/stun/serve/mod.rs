@@ -46,9 +46,19 @@ pub struct ServerBuilder {
     listen2: Option<SocketAddr>,
     limits: Limits,
     tcp: bool,
+    /// Whether the first address is listened at over TCP; another server may, and hand over what is STUN.
+    first_tcp: bool,
 }
 
 impl ServerBuilder {
+    /// Does not listen over TCP at the first address: connections to it are handed over
+    /// ([`Streams::serve`]).
+    #[cfg(feature = "peer")]
+    pub(crate) fn streams_are_handed_over(mut self) -> Self {
+        self.first_tcp = false;
+        self
+    }
+
     /// A second address, of the same family, that differs in IP address and in port. The server then has four sockets and
     /// answers all tests of RFC 5780; without it, mapping tests against several servers are possible, filtering tests not.
     pub fn listen2(mut self, addr: SocketAddr) -> Self {
@@ -126,7 +136,7 @@ impl ServerBuilder {
         let udp = socket::datagram(&addr.into(), &SocketOptions::default())?;
         let udp = registered(addr, UdpSocket::from_std(udp.into()))?;
         let addr = registered(addr, udp.local_addr())?;
-        let tcp = match self.tcp {
+        let tcp = match self.tcp && (self.first_tcp || corner != Corner::PRIMARY) {
             true => {
                 let listener = socket::listener(&addr.into(), &options)?;
                 Some(registered(addr, TcpListener::from_std(listener.into()))?)
@@ -191,7 +201,7 @@ impl Server {
     /// A server on this address; the any-address takes every address of the machine, and then tells clients none. Its
     /// answers over UDP leave from the address that the kernel chooses: on a machine with several, name the one asked.
     pub fn listen(addr: SocketAddr) -> ServerBuilder {
-        ServerBuilder { listen: addr, listen2: None, limits: Limits::default(), tcp: true }
+        ServerBuilder { listen: addr, listen2: None, limits: Limits::default(), tcp: true, first_tcp: true }
     }
 
     fn run(runtime: &Handle, binding: Binding, sockets: Vec<Bound>, addrs: Vec<SocketAddr>) -> Self {
@@ -217,8 +227,27 @@ impl Server {
         &self.addrs
     }
 
+    /// For connections to the first address that somebody else has accepted.
+    #[cfg(feature = "peer")]
+    pub(crate) fn streams(&self) -> Streams {
+        Streams(self.shared.clone())
+    }
+
     /// What was seen so far, UDP and TCP together.
     pub fn counters(&self) -> Counters {
         self.shared.binding().counters()
+    }
+}
+
+/// Answers on connections to a server's first address that it has not accepted itself.
+#[cfg(feature = "peer")]
+#[derive(Clone, Debug)]
+pub(crate) struct Streams(Arc<Shared>);
+
+#[cfg(feature = "peer")]
+impl Streams {
+    /// Until the connection ends, is silent, or is no STUN.
+    pub(crate) async fn serve(&self, stream: tokio::net::TcpStream, from: SocketAddr) {
+        tcp::client(self.0.clone(), Corner::PRIMARY, stream, from).await;
     }
 }

@@ -69,7 +69,7 @@ pub(super) async fn serve(shared: Arc<Shared>, corner: Corner, listener: TcpList
 }
 
 /// One connection, until it ends, says nothing for too long, or says what is no STUN.
-async fn client(shared: Arc<Shared>, corner: Corner, mut stream: TcpStream, from: SocketAddr) {
+pub(super) async fn client(shared: Arc<Shared>, corner: Corner, mut stream: TcpStream, from: SocketAddr) {
     let (mut bytes, mut out) = (Vec::with_capacity(256), vec![0; ROOM]);
     loop {
         let read = timeout(IDLE, stream.read_buf(&mut (&mut bytes))).await;

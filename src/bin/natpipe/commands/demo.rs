@@ -1,18 +1,23 @@
-//! `natpipe demo`: pipes of every kind on this machine, with real bytes through them.
+//! `natpipe demo`: two peers behind home routers, and pipes of every kind, on this machine, with real bytes through them.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
+use natpipe::lab::{Kind, LabError};
+use natpipe::peer::{Node, PathInfo};
 use natpipe::pipe::Relay;
 use natpipe::pipe::tls::{Identity, TlsClient, TlsServer};
-use natpipe::{NetConf, Pipe, Proto, pipe_open};
+use natpipe::{NetConf, Pipe, Proto, pipe_open, rendezvous};
 use serde::Serialize;
+use serde_json::json;
+use tokio::sync::oneshot;
 
 use crate::output;
+use crate::pattern;
+use crate::peering;
+use crate::world::{self, Outcome, World};
 
-/// Bytes of one send.
-const PART: usize = 1 << 16;
 /// Datagrams that are sent and answered one after another.
 const DATAGRAMS: u32 = 2000;
 
@@ -27,10 +32,15 @@ struct Row {
     unit: &'static str,
 }
 
-pub async fn run(mib: u32, json: bool) -> Result<()> {
+pub async fn run(mib: u32, lab: Result<(), LabError>, json: bool) -> Result<()> {
     let total = mib as usize * (1 << 20);
     let steps: [(&str, u8); 4] = [("TCP", 0), ("TLS", 1), ("relay", 2), ("UDP", 3)];
-    let progress = progress(steps.len() as u64, json);
+    let progress = progress(steps.len() as u64 + 1, json);
+    progress.set_message("peers");
+    for row in peers(lab, total, json).await.context("the peers part of the demo failed")? {
+        progress.suspend(|| print(&row, json))?;
+    }
+    progress.inc(1);
     for (name, step) in steps {
         progress.set_message(name);
         let row = match step {
@@ -68,6 +78,54 @@ fn print(row: &Row, json: bool) -> Result<()> {
     output::line(format_args!("{:<6} {:<52} {:>8.2} {}", row.pipe, row.what, row.rate, row.unit))
 }
 
+/// Two peers, each behind a home router of a network on this machine; where the system forbids that, on loopback.
+async fn peers(lab: Result<(), LabError>, total: usize, json: bool) -> Result<Vec<Row>> {
+    let world = match lab.and_then(|()| World::probe()) {
+        Ok(()) => in_own_thread(move || home_and_home(total)).await,
+        Err(error) => {
+            let why = "this system allows no networks of our own, so the peers meet on loopback";
+            output::say(json, format_args!("{why}: {error}"), &json!({"event": "loopback", "why": error.to_string()}));
+            on_loopback(total).await
+        }
+    };
+    let outcome = world?;
+    let path = |path: &PathInfo| format!("{} ({})", path.kind, path.proto);
+    let what = format!("{}, then {}, {} MiB", path(&outcome.first), path(&outcome.last), total >> 20);
+    let row = |way, rate: f64| Row {
+        pipe: "peers",
+        what: format!("{what} {way}"),
+        checked: true,
+        seconds: total as f64 * 8.0 / rate,
+        rate: rate / 1e9,
+        unit: "Gbit/s",
+    };
+    let ms = |took: Duration| took.as_secs_f64() * 1000.0;
+    let said =
+        format!("first byte after {:.0} ms, best path after {:.0} ms", ms(outcome.first_byte), ms(outcome.found));
+    output::say(json, said, &peering::path_event(&outcome.last));
+    Ok(vec![row("there", outcome.rates[0]), row("back", outcome.rates[1])])
+}
+
+fn home_and_home(total: usize) -> Result<Outcome> {
+    let world = World::new(Duration::from_millis(10), 0.0)?;
+    let hosts = [world.behind(Kind::Home.into())?, world.behind(Kind::Home.into())?];
+    world.meet([&hosts[0], &hosts[1]], total, |_| {})
+}
+
+async fn on_loopback(total: usize) -> Result<Outcome> {
+    let listen = "127.0.0.1:0".parse()?;
+    let server = rendezvous::Server::listen(listen, natpipe::Identity::generate()?).start().await?;
+    let node = || Node::builder().via(server.url());
+    world::meet_here(node(), node(), total).await
+}
+
+/// Networks are built in a thread without a runtime.
+pub async fn in_own_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let (tell, told) = oneshot::channel();
+    std::thread::spawn(move || tell.send(work()).map_err(drop));
+    told.await.context("the lab fell over")?
+}
+
 /// The two ends of a connection.
 struct Ends {
     near: Pipe,
@@ -98,8 +156,8 @@ async fn stream(pipe: &'static str, ends: Ends, total: usize) -> Result<Row> {
     let what = format!("{} to {}", ends.near.local_addr(), ends.far.local_addr());
     let begun = Instant::now();
     let near = ends.near.clone();
-    let sender = tokio::spawn(async move { send_pattern(&near, total).await });
-    check_pattern(&ends.far, total).await?;
+    let sender = tokio::spawn(async move { pattern::send(&near, total).await });
+    pattern::check(&ends.far, total).await?;
     sender.await??;
     let seconds = begun.elapsed().as_secs_f64();
     ends.near.close().await;
@@ -138,34 +196,4 @@ async fn datagrams() -> Result<Row> {
     server.close().await;
     let rate = f64::from(DATAGRAMS) / seconds / 1000.0;
     Ok(Row { pipe: "UDP", what, checked: true, seconds, rate, unit: "thousand answers/s" })
-}
-
-/// The byte at a place of the stream: its neighbours differ, and so do places a power of two apart.
-fn byte_at(place: usize) -> u8 {
-    (place % 251) as u8
-}
-
-async fn send_pattern(pipe: &Pipe, total: usize) -> Result<()> {
-    let pattern: Vec<u8> = (0..PART + 251).map(byte_at).collect();
-    let mut sent = 0;
-    while sent < total {
-        let part = PART.min(total - sent);
-        let from = sent % 251;
-        pipe.send(&pattern[from..from + part]).await?;
-        sent += part;
-    }
-    Ok(pipe.finish().await?)
-}
-
-async fn check_pattern(pipe: &Pipe, total: usize) -> Result<()> {
-    let pattern: Vec<u8> = (0..PART + 251).map(byte_at).collect();
-    let mut got = 0;
-    while got < total {
-        let data = pipe.recv().await.with_context(|| format!("after {got} of {total} bytes"))?;
-        let from = got % 251;
-        ensure!(data[..] == pattern[from..from + data.len()], "bytes changed after {got} of {total}");
-        got += data.len();
-    }
-    ensure!(got == total, "{got} bytes came of {total}");
-    Ok(())
 }

@@ -1,10 +1,14 @@
 //! One file per subcommand.
 
+pub mod connect;
 pub mod demo;
 pub mod echo;
 pub mod interfaces;
+pub mod lab;
 pub mod link;
+pub mod listen;
 pub mod manual;
 pub mod mq;
 pub mod nat;
+pub mod serve;
 pub mod stun_server;

@@ -1,0 +1,200 @@
+//! `natpipe lab`: two peers behind routers of given kinds, on this machine.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use natpipe::lab::{Host, Kind, LabError, Setup};
+use natpipe::peer::{Event, PathKind, StrategyState};
+use serde_json::json;
+
+use super::demo::in_own_thread;
+use crate::args::LabArgs;
+use crate::output;
+use crate::peering::path_event;
+use crate::progress;
+use crate::world::{Outcome, World};
+
+/// The kinds of a matrix, unless others are named.
+const KINDS: [Kind; 14] = [
+    Kind::Open,
+    Kind::Firewall,
+    Kind::FullCone,
+    Kind::Restricted,
+    Kind::Home,
+    Kind::NonPreserving,
+    Kind::Linux,
+    Kind::Rejecting,
+    Kind::Double,
+    Kind::SymmetricSequential,
+    Kind::AddressDependent,
+    Kind::PortBlockSymmetric,
+    Kind::SymmetricAdf,
+    Kind::SymmetricRandom,
+];
+
+pub async fn run(args: LabArgs, lab: Result<(), LabError>, json: bool) -> Result<()> {
+    if args.list {
+        return Kind::ALL.into_iter().chain(Kind::models()).try_for_each(output::line);
+    }
+    lab.context("a lab needs network namespaces, which this system does not allow this user")?;
+    anyhow::ensure!((0.0..100.0).contains(&args.loss), "--loss is a percentage below 100");
+    in_own_thread(move || if args.matrix { matrix(&args, json) } else { pair(&args, json) }).await
+}
+
+fn world(args: &LabArgs) -> Result<World> {
+    World::new(Duration::from_millis(args.delay), args.loss / 100.0)
+}
+
+fn pair(args: &LabArgs, json: bool) -> Result<()> {
+    let world = world(args)?;
+    let hosts = [world.behind(args.a)?, world.behind(args.b)?];
+    let total = args.mib.unwrap_or(8) as usize * (1 << 20);
+    for _ in 0..args.runs {
+        let spinner = progress::spinner(json);
+        spinner.set_message(format!("{} and {}", args.a, args.b));
+        let outcome = world.meet([&hosts[0], &hosts[1]], total, |event| story(&event, json));
+        spinner.finish_and_clear();
+        tell(&args.a, &args.b, &outcome.with_context(|| format!("{} and {} did not meet", args.a, args.b))?, json)?;
+    }
+    Ok(())
+}
+
+/// What each strategy came to.
+fn story(event: &Event, json: bool) {
+    let Event::Strategy { kind, state } = event else { return };
+    let (name, why) = match state {
+        StrategyState::Started => return,
+        StrategyState::Failed { why } => ("failed", Some(why)),
+        StrategyState::Won => ("won", None),
+        _ => return,
+    };
+    let sentence = why.map_or_else(|| format!("  {kind:<9} {name}"), |why| format!("  {kind:<9} {name}: {why}"));
+    output::say(json, sentence, &json!({"event": "strategy", "name": kind.to_string(), "state": name, "why": why}));
+}
+
+fn ms(took: Duration) -> f64 {
+    (took.as_secs_f64() * 1e4).round() / 10.0
+}
+
+fn tell(a: &Setup, b: &Setup, outcome: &Outcome, json: bool) -> Result<()> {
+    let [there, back] = outcome.rates.map(|rate| (rate / 1e6).round() / 1e3);
+    if json {
+        return output::json(&json!({
+            "a": a.to_string(),
+            "b": b.to_string(),
+            "first": path_event(&outcome.first),
+            "last": path_event(&outcome.last),
+            "first_byte_ms": ms(outcome.first_byte),
+            "best_path_ms": ms(outcome.found),
+            "gbit_there": there,
+            "gbit_back": back,
+            "checked": true,
+        }));
+    }
+    output::line(format_args!(
+        "{a} and {b}: first byte after {} ms over {}, after {} ms {}; {there} Gbit/s there, {back} back, every byte right",
+        ms(outcome.first_byte),
+        outcome.first.kind,
+        ms(outcome.found),
+        outcome.last
+    ))
+}
+
+/// What became of one pair in all its runs.
+#[derive(Default)]
+struct Cell {
+    connected: u32,
+    direct: u32,
+    kinds: Vec<PathKind>,
+    found: Vec<Duration>,
+}
+
+fn matrix(args: &LabArgs, json: bool) -> Result<()> {
+    let world = world(args)?;
+    let kinds = if args.kinds.is_empty() { KINDS.to_vec() } else { args.kinds.clone() };
+    let total = args.mib.unwrap_or(1) as usize * (1 << 20);
+    let behind = || kinds.iter().map(|kind| world.behind((*kind).into())).collect::<Result<Vec<Host>>>();
+    let (left, right) = (behind()?, behind()?);
+    let (mut rows, mut failed) = (Vec::new(), 0);
+    let spinner = progress::spinner(json);
+    for (row, a) in kinds.iter().enumerate() {
+        let mut cells = Vec::new();
+        for (column, b) in kinds.iter().enumerate() {
+            let mut cell = Cell::default();
+            for run in 0..args.runs {
+                spinner.set_message(format!("{a} and {b}, {} of {}", run + 1, args.runs));
+                match world.meet([&left[row], &right[column]], total, |_| {}) {
+                    Ok(outcome) => cell.count(&outcome),
+                    Err(error) => eprintln!("{a} and {b}: {error:#}"),
+                }
+            }
+            failed += args.runs - cell.connected;
+            if json {
+                output::json(&cell.json(a, b, args.runs))?;
+            }
+            cells.push(cell);
+        }
+        rows.push(cells);
+    }
+    spinner.finish_and_clear();
+    if !json {
+        table(&kinds, &rows, args.runs)?;
+    }
+    anyhow::ensure!(failed == 0, "{failed} connections of the matrix failed");
+    Ok(())
+}
+
+impl Cell {
+    fn count(&mut self, outcome: &Outcome) {
+        self.connected += 1;
+        self.direct += u32::from(outcome.last.kind != PathKind::Relay);
+        self.kinds.push(outcome.last.kind);
+        self.found.push(outcome.found);
+        self.found.sort();
+    }
+
+    fn median(&self) -> Option<Duration> {
+        self.found.get(self.found.len() / 2).copied()
+    }
+
+    fn json(&self, a: &Kind, b: &Kind, runs: u32) -> serde_json::Value {
+        let paths: Vec<String> = self.kinds.iter().map(ToString::to_string).collect();
+        json!({
+            "a": a.to_string(), "b": b.to_string(), "runs": runs, "connected": self.connected, "direct": self.direct,
+            "paths": paths, "median_best_path_ms": self.median().map(ms),
+        })
+    }
+
+    /// The way taken most often, by its letter, and how often it was without a server, where not always.
+    fn text(&self, runs: u32) -> String {
+        let count = |kind: PathKind| self.kinds.iter().filter(|known| **known == kind).count();
+        let most = self.kinds.iter().max_by_key(|kind| count(**kind));
+        let letter = match most {
+            None => return "-".to_owned(),
+            Some(PathKind::Direct) => "D",
+            Some(PathKind::Reverse) => "V",
+            Some(PathKind::TcpPunch) => "T",
+            Some(PathKind::UdpPunch) => "U",
+            Some(_) => "R",
+        };
+        let lost = if self.connected < runs { "!" } else { "" };
+        if self.direct == 0 || self.direct == runs {
+            format!("{letter}{lost}")
+        } else {
+            format!("{letter}{lost}{}/{runs}", self.direct)
+        }
+    }
+}
+
+fn table(kinds: &[Kind], rows: &[Vec<Cell>], runs: u32) -> Result<()> {
+    let width = kinds.iter().map(|kind| kind.to_string().len()).max().unwrap_or_default();
+    let numbers: Vec<String> = (1..=kinds.len()).map(|number| format!("{number:>6}")).collect();
+    output::line(format_args!("{:<width$}    {}", "", numbers.join("")))?;
+    for (number, (kind, cells)) in kinds.iter().zip(rows).enumerate() {
+        let cells: Vec<String> = cells.iter().map(|cell| format!("{:>6}", cell.text(runs))).collect();
+        output::line(format_args!("{:<width$} {:>2} {}", kind.to_string(), number + 1, cells.join("")))?;
+    }
+    output::line(
+        "D direct, V reverse, T TCP punch, U UDP punch, R relay; n/m where only n of m were without a server; ! some failed",
+    )
+}

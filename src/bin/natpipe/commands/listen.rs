@@ -1,0 +1,94 @@
+//! `natpipe listen`: a ticket, and whoever uses it.
+
+use std::pin::pin;
+
+use anyhow::{Context as _, Result};
+use natpipe::peer::{Node, Peer};
+use natpipe::pipe::Relay;
+use natpipe::{NetConf, Pipe, Ticket};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::args::ListenArgs;
+use crate::output::say;
+use crate::peering::{self, Moved, closed, stdio, tell_paths};
+use crate::spec::Spec;
+
+pub async fn run(args: ListenArgs, json: bool) -> Result<()> {
+    if let Some(spec) = &args.to {
+        anyhow::ensure!(!spec.listens(), "{spec} waits for others itself: --to wants something to connect to");
+    }
+    let node = peering::node(&args.peer, args.one_time).await?;
+    give_out(&node.ticket()?, &args, json);
+    match &args.to {
+        None | Some(Spec::Stdio) => one(&node, json).await?,
+        Some(to) => many(&node, to, args.once, json).await?,
+    }
+    node.close().await;
+    Ok(())
+}
+
+fn give_out(ticket: &Ticket, args: &ListenArgs, json: bool) {
+    let (text, peer) = (ticket.to_string(), ticket.peer().to_string());
+    let event = json!({"event": "ticket", "ticket": text, "peer": peer, "one_time": args.one_time});
+    say(json, format_args!("the ticket, for the other side:\n\n    natpipe connect {text}\n"), &event);
+    if args.peer.via.is_empty() && !json {
+        eprintln!("hint: without --via URL (see `natpipe serve`) it works where this machine can be reached straight");
+    }
+    if args.qr && !json {
+        match qrcode::QrCode::new(text.as_bytes()) {
+            Ok(code) => eprintln!("{}", code.render::<qrcode::render::unicode::Dense1x2>().build()),
+            Err(error) => eprintln!("the ticket does not fit into a QR code: {error}"),
+        }
+    }
+}
+
+/// The first pipe gets standard input and output.
+async fn one(node: &Node, json: bool) -> Result<()> {
+    let (peer, pipe) = node.accept().await?;
+    let told = tokio::spawn(tell_paths(peer.clone(), json));
+    let moved = stdio(&pipe).await;
+    drop(pipe);
+    peer.close().await;
+    told.abort();
+    closed(json, moved.as_ref().copied().unwrap_or_default());
+    moved.map(drop)
+}
+
+/// Each pipe gets a connection to the target, until nobody comes any more, which is never; or one.
+async fn many(node: &Node, to: &Spec, once: bool, json: bool) -> Result<()> {
+    let mut linked = JoinSet::new();
+    let mut known: Vec<Peer> = Vec::new();
+    loop {
+        let mut accept = pin!(node.accept());
+        let (peer, pipe) = loop {
+            tokio::select! {
+                accepted = &mut accept => break accepted?,
+                Some(ended) = linked.join_next(), if !linked.is_empty() => {
+                    let ended: Result<Moved> = ended.context("a link ended badly")?;
+                    match ended {
+                        Ok(moved) => closed(json, moved),
+                        Err(error) => say(json, format_args!("{error:#}"), &json!({"event": "error", "why": format!("{error:#}")})),
+                    }
+                    if once && linked.is_empty() {
+                        return Ok(());
+                    }
+                }
+            }
+        };
+        known.retain(|known| known.path().is_some());
+        if !known.iter().any(|known| known.id() == peer.id()) {
+            say(json, format_args!("peer {}", peer.id()), &json!({"event": "peer", "peer": peer.id().to_string()}));
+            tokio::spawn(tell_paths(peer.clone(), json));
+            known.push(peer);
+        }
+        let to = to.clone();
+        linked.spawn(async move { link(pipe, &to).await });
+    }
+}
+
+async fn link(pipe: Pipe, to: &Spec) -> Result<Moved> {
+    let target = to.open(NetConf::default()).await?;
+    let (of_peer, _) = Relay::new(pipe, target).wait().await;
+    Ok(Moved { sent: of_peer.bytes_out, received: of_peer.bytes_in })
+}

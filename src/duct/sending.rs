@@ -1,0 +1,205 @@
+//! Waits: the sending half of a duct, in tasks.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncWriteExt, WriteHalf};
+use tokio::sync::{Mutex, MutexGuard};
+
+use super::burst::{Burst, FULL};
+use super::codec::Codec;
+use super::error::SendError;
+use super::link::{Deadline, Link};
+use super::wire::{Outgoing, Refused};
+use crate::base::task;
+use crate::net::rights;
+use crate::pipe::PipeStream;
+
+/// What all handles that send share. When it goes, the other end is told.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    pub(crate) link: Arc<Link>,
+    state: Mutex<State>,
+    itself: Weak<Self>,
+}
+
+/// What one sender at a time has.
+#[derive(Debug)]
+struct State {
+    outgoing: Outgoing,
+    half: Option<WriteHalf<PipeStream>>,
+    burst: Burst,
+    broken: Option<io::ErrorKind>,
+    /// A task is there that writes what waits.
+    flushing: bool,
+}
+
+/// The turn of one sender. A message that it gives up is taken back, or, when it has begun, left to a task.
+struct Turn<'a> {
+    sending: &'a Sending,
+    state: MutexGuard<'a, State>,
+    deadline: Deadline,
+    /// Where the message begins that is being written.
+    start: Option<usize>,
+}
+
+impl Sending {
+    pub(crate) fn new(link: Arc<Link>, half: Option<WriteHalf<PipeStream>>) -> Arc<Self> {
+        let outgoing = Outgoing::new(link.options.max_message);
+        let state = State { outgoing, half, burst: Burst::default(), broken: None, flushing: false };
+        Arc::new_cyclic(|itself| Self { link, state: Mutex::new(state), itself: itself.clone() })
+    }
+
+    pub(crate) async fn send<T>(
+        &self,
+        codec: &impl Codec<T>,
+        object: &T,
+        limit: Option<Duration>,
+    ) -> Result<(), SendError> {
+        let mut turn = self.turn(limit).await?;
+        turn.put(codec, object)?;
+        let answers = self.link.take_answers();
+        let state = &mut *turn.state;
+        let waits = self.link.options.gather && state.burst.handle_message(Instant::now(), answers);
+        if waits && state.outgoing.poll_transmit().len() < FULL {
+            turn.leave();
+            drop(turn);
+            // The task that writes has its turn every now and then, though this one never waits.
+            tokio::task::consume_budget().await;
+            return Ok(());
+        }
+        turn.write(&[]).await
+    }
+
+    /// Sends a message with descriptors: by itself, so that they arrive with it and no other.
+    pub(crate) async fn send_with<T>(
+        &self,
+        codec: &impl Codec<T>,
+        object: &T,
+        fds: &[BorrowedFd<'_>],
+        limit: Option<Duration>,
+    ) -> Result<(), SendError> {
+        if !self.link.is_unix() || fds.len() > rights::MOST {
+            return Err(SendError::Descriptors { count: fds.len() });
+        }
+        let mut turn = self.turn(limit).await?;
+        turn.write(&[]).await?;
+        turn.put(codec, object)?;
+        turn.write(fds).await
+    }
+
+    /// Writes what waits.
+    pub(crate) async fn flush(&self, limit: Option<Duration>) -> Result<(), SendError> {
+        self.turn(limit).await?.write(&[]).await
+    }
+
+    async fn turn(&self, limit: Option<Duration>) -> Result<Turn<'_>, SendError> {
+        let deadline = Deadline::new(limit);
+        let state = match self.state.try_lock() {
+            Ok(state) => Some(state),
+            Err(_) => deadline.within(self.state.lock()).await,
+        };
+        if self.link.is_closed() {
+            return Err(SendError::NotConnected);
+        }
+        let Some(state) = state else {
+            return Err(SendError::TimedOut { limit: deadline.limit.unwrap_or_default(), begun: false });
+        };
+        match state.broken {
+            Some(kind) => Err(SendError::from_kind(kind)),
+            None => Ok(Turn { sending: self, state, deadline, start: None }),
+        }
+    }
+}
+
+impl Turn<'_> {
+    fn put<T>(&mut self, codec: &impl Codec<T>, object: &T) -> Result<(), SendError> {
+        let put = self.state.outgoing.handle_message(|payload| codec.encode(object, payload));
+        let refused = |refused: Refused| SendError::from_refused(refused, self.sending.link.options.max_message);
+        self.start = Some(put.map_err(refused)?);
+        Ok(())
+    }
+
+    /// Leaves what waits to a task.
+    fn leave(&mut self) {
+        self.start = None;
+        if !self.state.flushing
+            && let Some(sending) = self.sending.itself.upgrade()
+        {
+            self.state.flushing = true;
+            task::drive(&self.sending.link.runtime, flush(sending));
+        }
+    }
+
+    /// Writes everything; descriptors go with the first byte.
+    async fn write(&mut self, mut fds: &[BorrowedFd<'_>]) -> Result<(), SendError> {
+        let State { outgoing, half, .. } = &mut *self.state;
+        let link = &self.sending.link;
+        let stopped = loop {
+            if outgoing.is_empty() {
+                self.start = None;
+                return Ok(());
+            }
+            match self.deadline.within(link.write(half, outgoing.poll_transmit(), fds)).await {
+                Some(Ok(n)) => {
+                    outgoing.handle_written(n);
+                    fds = &[];
+                }
+                Some(Err(error)) => break Some(error.kind()),
+                None => break None,
+            }
+        };
+        let begun = self.start.take().is_some_and(|start| !outgoing.take_back(start));
+        match stopped {
+            _ if link.is_closed() => Err(SendError::NotConnected),
+            None => Err(SendError::TimedOut { limit: self.deadline.limit.unwrap_or_default(), begun }),
+            Some(kind) => {
+                self.state.broken = Some(kind);
+                Err(SendError::from_kind(kind))
+            }
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // Set only when the call was given up.
+        if let Some(start) = self.start.take()
+            && !self.state.outgoing.take_back(start)
+        {
+            self.leave();
+        }
+    }
+}
+
+/// Writes the messages of a burst when their sender does not get to it. Ends when nothing waits, or nothing can be
+/// written, or nobody but it has the duct and the other end takes nothing.
+async fn flush(sending: Arc<Sending>) {
+    loop {
+        // The senders that are ready go first: their messages then go together.
+        tokio::task::yield_now().await;
+        let done = sending.flush(sending.link.options.timeout).await;
+        let alone = Arc::strong_count(&sending) == 1;
+        let mut state = sending.state.lock().await;
+        let goes_on = matches!(done, Err(SendError::TimedOut { .. })) && !alone;
+        if !goes_on && (state.outgoing.is_empty() || done.is_err()) {
+            state.flushing = false;
+            return;
+        }
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        match self.state.get_mut().half.take() {
+            None => self.link.finish(Shutdown::Write),
+            Some(mut half) => task::drive(&self.link.runtime, async move {
+                // Fails where the pipe has ended already.
+                let _ = half.shutdown().await;
+            }),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Decides: the first bytes on an authenticated path: what it is for.
+
+use super::PathKind;
+use super::session::SessionId;
+use crate::key::Secret;
+
+const VERSION: u8 = 1;
+
+/// Bytes of a greeting.
+pub(super) const LEN: usize = 2 + 16 + 1 + 16;
+
+/// The caller's first word on every path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Greeting {
+    pub(super) kind: PathKind,
+    pub(super) session: SessionId,
+    /// Of a one-time ticket.
+    pub(super) secret: Option<Secret>,
+}
+
+/// The first bytes are no greeting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the peer's first word can not be understood: it may be of another version")]
+pub(super) struct NoGreeting;
+
+impl Greeting {
+    pub(super) fn to_bytes(&self) -> [u8; LEN] {
+        let mut bytes = [0; LEN];
+        bytes[..2].copy_from_slice(&[VERSION, self.kind.to_byte()]);
+        bytes[2..18].copy_from_slice(&self.session.0);
+        if let Some(secret) = &self.secret {
+            bytes[18] = 1;
+            bytes[19..].copy_from_slice(secret.as_bytes());
+        }
+        bytes
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8; LEN]) -> Result<Self, NoGreeting> {
+        let (&[version, kind], rest) = bytes.split_first_chunk::<2>().ok_or(NoGreeting)?;
+        let (session, rest) = rest.split_first_chunk::<16>().ok_or(NoGreeting)?;
+        let (&[has], secret) = rest.split_first_chunk::<1>().ok_or(NoGreeting)?;
+        let secret = <[u8; 16]>::try_from(secret).map_err(|_| NoGreeting)?;
+        let kind = PathKind::from_byte(kind).filter(|_| version == VERSION && has <= 1).ok_or(NoGreeting)?;
+        Ok(Self { kind, session: SessionId(*session), secret: (has == 1).then(|| Secret::from_bytes(secret)) })
+    }
+}
+
+/// What a conversation over the rendezvous is about, in its first message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Topic {
+    /// A stream is relayed for this session. The caller's own addresses follow, for the answerer to connect to.
+    Meet { greeting: Greeting, addresses: Vec<std::net::SocketAddr> },
+    /// A hole is to be punched for it, over this protocol; the rest of the conversation is the punch's.
+    Punch { session: SessionId, tcp: bool },
+}
+
+/// Addresses that are taken of a caller; more would make us knock at many doors.
+const ADDRESSES: usize = 8;
+
+impl Topic {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Meet { greeting, addresses } => {
+                let mut bytes = vec![1];
+                bytes.extend_from_slice(&greeting.to_bytes());
+                for address in addresses.iter().take(ADDRESSES) {
+                    match address.ip() {
+                        std::net::IpAddr::V4(ip) => {
+                            bytes.push(4);
+                            bytes.extend_from_slice(&ip.octets());
+                        }
+                        std::net::IpAddr::V6(ip) => {
+                            bytes.push(6);
+                            bytes.extend_from_slice(&ip.octets());
+                        }
+                    }
+                    bytes.extend_from_slice(&address.port().to_be_bytes());
+                }
+                bytes
+            }
+            Self::Punch { session, tcp } => [&[2, u8::from(*tcp)][..], &session.0].concat(),
+        }
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, NoGreeting> {
+        match bytes.split_first().ok_or(NoGreeting)? {
+            (1, rest) => {
+                let (greeting, mut rest) = rest.split_first_chunk::<LEN>().ok_or(NoGreeting)?;
+                let mut addresses = Vec::new();
+                while !rest.is_empty() {
+                    let (address, after) = address(rest).ok_or(NoGreeting)?;
+                    rest = after;
+                    if addresses.len() < ADDRESSES {
+                        addresses.push(address);
+                    }
+                }
+                Ok(Self::Meet { greeting: Greeting::from_bytes(greeting)?, addresses })
+            }
+            (2, [tcp @ (0 | 1), session @ ..]) => {
+                let session = <[u8; 16]>::try_from(session).map_err(|_| NoGreeting)?;
+                Ok(Self::Punch { session: SessionId(session), tcp: *tcp == 1 })
+            }
+            _ => Err(NoGreeting),
+        }
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<(std::net::SocketAddr, &[u8])> {
+    let (family, rest) = bytes.split_first()?;
+    let (ip, rest): (std::net::IpAddr, &[u8]) = match family {
+        4 => rest.split_first_chunk::<4>().map(|(ip, rest)| ((*ip).into(), rest))?,
+        6 => rest.split_first_chunk::<16>().map(|(ip, rest)| ((*ip).into(), rest))?,
+        _ => return None,
+    };
+    let (port, rest) = rest.split_first_chunk::<2>()?;
+    Some(((ip, u16::from_be_bytes(*port)).into(), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn greeting(secret: Option<Secret>) -> Greeting {
+        Greeting { kind: PathKind::UdpPunch, session: SessionId([7; 16]), secret }
+    }
+
+    #[test]
+    fn a_greeting_is_read_as_it_was_written() {
+        for greeting in [greeting(None), greeting(Some(Secret::from_bytes([9; 16])))] {
+            assert_eq!(Greeting::from_bytes(&greeting.to_bytes()), Ok(greeting));
+        }
+        let mut newer = greeting(None).to_bytes();
+        newer[0] = VERSION + 1;
+        assert_eq!(Greeting::from_bytes(&newer), Err(NoGreeting));
+    }
+
+    #[test]
+    fn topics_are_read_as_they_were_written_and_nothing_else_is() {
+        let addresses = vec!["192.0.2.1:5".parse().unwrap(), "[2001:db8::1]:6".parse().unwrap()];
+        let meet = Topic::Meet { greeting: greeting(None), addresses };
+        for topic in [meet.clone(), Topic::Punch { session: SessionId([3; 16]), tcp: true }] {
+            let bytes = topic.to_bytes();
+            assert_eq!(Topic::from_bytes(&bytes), Ok(topic));
+            assert_eq!(Topic::from_bytes(&[&bytes[..], &[0]].concat()), Err(NoGreeting));
+        }
+        let whole = meet.to_bytes();
+        let cut = (0..whole.len()).filter(|len| Topic::from_bytes(&whole[..*len]).is_ok()).count();
+        assert_eq!(cut, 2, "without addresses, or with the first alone");
+    }
+
+    #[test]
+    fn of_many_addresses_a_few_are_taken() {
+        let addresses = (1..=40).map(|port| ([192, 0, 2, 1], port).into()).collect::<Vec<std::net::SocketAddr>>();
+        let mut bytes = Topic::Meet { greeting: greeting(None), addresses: vec![] }.to_bytes();
+        for address in &addresses {
+            bytes.extend([4, 192, 0, 2, 1]);
+            bytes.extend(address.port().to_be_bytes());
+        }
+        let Ok(Topic::Meet { addresses, .. }) = Topic::from_bytes(&bytes) else { panic!() };
+        assert_eq!(addresses.len(), ADDRESSES);
+    }
+}

@@ -1,0 +1,31 @@
+//! Peers: a pipe to whoever holds a ticket, whatever NATs stand between.
+//!
+//! ```text
+//! Ticket ─► race    direct | reverse | UDP punch | TCP punch | relay, all at once, each authenticated by key
+//!           path    TLS 1.3 over TCP and relays, QUIC over UDP
+//!           session many channels over whichever path is the best now; nothing lost, doubled or reordered at a change
+//!           Pipe    one channel
+//! ```
+//!
+//! `session` is the conversation that outlives its paths, `node` finds paths and holds everything, `greeting` decides about first
+//! words, `path` and `event` hold what is told of them, `quic` runs QUIC through holes.
+
+mod event;
+mod greeting;
+mod node;
+mod path;
+mod quic;
+mod session;
+
+pub use event::{Event, StrategyState};
+pub use node::{Builder, ConnectError, Failures, Node, NodeError, Peer};
+pub use path::{PathInfo, PathKind};
+pub use session::Ended;
+
+/// Bytes of the system's randomness.
+fn random<const N: usize>() -> Option<[u8; N]> {
+    use ring::rand::SecureRandom as _;
+    let mut bytes = [0; N];
+    ring::rand::SystemRandom::new().fill(&mut bytes).ok()?;
+    Some(bytes)
+}

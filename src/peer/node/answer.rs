@@ -1,0 +1,209 @@
+//! Waits: being reached: at the doors, and through rendezvous servers.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::time::{sleep, timeout};
+
+use super::doors::{back, comes_back, knock};
+use super::inner::{Inner, tcp_path};
+use super::secure::{answer_hole, answer_quic, answer_stream};
+use crate::base::task::Nursery;
+use crate::key::PeerId;
+use crate::key::tls::Allowed;
+use crate::nat::Proto;
+use crate::peer::greeting::{Greeting, Topic};
+use crate::peer::session::SessionId;
+use crate::peer::{PathInfo, PathKind, quic};
+use crate::punch::Hole;
+use crate::rendezvous::{Client, Signal};
+
+/// Callers that are looked at in one moment; more wait.
+const AT_ONCE: usize = 256;
+
+/// How long a caller has to say what it wants.
+const FIRST_WORD: Duration = Duration::from_secs(10);
+
+/// After an error of the system, such as no more descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Takes whoever comes to the TCP door.
+pub(super) async fn at_tcp(node: Arc<Inner>) {
+    let Some(doors) = &node.doors else { return };
+    let mut callers: Nursery<()> = Nursery::new(&Handle::current());
+    loop {
+        tokio::select! {
+            accepted = doors.tcp.accept(), if callers.len() < AT_ONCE => match accepted {
+                Ok((stream, _)) => callers.begin(at_the_door(node.clone(), stream)),
+                Err(error) => {
+                    tracing::debug!(%error, "accepting");
+                    sleep(PAUSE).await;
+                }
+            },
+            _ = callers.next(), if !callers.is_empty() => {}
+        }
+    }
+}
+
+async fn at_the_door(node: Arc<Inner>, stream: TcpStream) {
+    if let Err(error) = let_in(&node, stream).await {
+        tracing::debug!(%error, "someone at the door was not let in");
+    }
+}
+
+async fn let_in(node: &Arc<Inner>, mut stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    if comes_back(&stream).await? {
+        let mut word = [0; 17];
+        timeout(FIRST_WORD, stream.read_exact(&mut word)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let mut session = [0; 16];
+        session.copy_from_slice(&word[1..]);
+        node.came_back(SessionId(session), stream);
+        return Ok(());
+    }
+    let info = tcp_path(PathKind::Direct, &stream);
+    let (peer, greeting, carrier) = answer_stream(&node.me, node.allowed.clone(), stream).await?;
+    node.admit(peer, &greeting, carrier, PathInfo { kind: greeting.kind, ..info });
+    Ok(())
+}
+
+/// Takes whoever comes to the QUIC door.
+pub(super) async fn at_quic(node: Arc<Inner>) {
+    let Some(doors) = &node.doors else { return };
+    let mut callers: Nursery<()> = Nursery::new(&Handle::current());
+    loop {
+        tokio::select! {
+            incoming = doors.quic.accept(), if callers.len() < AT_ONCE => {
+                let Some(incoming) = incoming else { return };
+                let (node, endpoint) = (node.clone(), doors.quic.clone());
+                callers.begin(async move {
+                    let info = PathInfo {
+                        kind: PathKind::Direct,
+                        proto: Proto::Udp,
+                        local: endpoint.local_addr().ok(),
+                        remote: Some(incoming.remote_address()),
+                        rtt: None,
+                    };
+                    match answer_quic(endpoint, incoming).await {
+                        Ok((peer, greeting, carrier)) => node.admit(peer, &greeting, carrier, info),
+                        Err(error) => tracing::debug!(%error, "someone at the QUIC door was not let in"),
+                    }
+                });
+            }
+            _ = callers.next(), if !callers.is_empty() => {}
+        }
+    }
+}
+
+/// Takes the conversations that others begin at a rendezvous server.
+pub(super) async fn at_rendezvous(node: Arc<Inner>, client: Client) {
+    let mut callers: Nursery<()> = Nursery::new(&Handle::current());
+    loop {
+        tokio::select! {
+            signal = client.accept(), if callers.len() < AT_ONCE => {
+                let Ok(signal) = signal else { return };
+                callers.begin(talk(node.clone(), client.clone(), signal));
+            }
+            _ = callers.next(), if !callers.is_empty() => {}
+        }
+    }
+}
+
+async fn talk(node: Arc<Inner>, client: Client, signal: Signal) {
+    let peer = signal.peer();
+    if !node.allowed.lets_in(peer) {
+        tracing::info!(%peer, "a peer that is not allowed was turned away");
+        return;
+    }
+    let topic = match timeout(FIRST_WORD, signal.recv()).await {
+        Ok(Ok(word)) => Topic::from_bytes(&word),
+        _ => return,
+    };
+    match topic {
+        Ok(Topic::Meet { greeting, addresses }) => meet(&node, peer, signal, greeting, addresses).await,
+        Ok(Topic::Punch { tcp, .. }) => {
+            let proto = if tcp { Proto::Tcp } else { Proto::Udp };
+            if let Err(error) = punched(&node, &client, peer, signal, proto).await {
+                tracing::debug!(%error, %proto, "punching for a caller");
+            }
+        }
+        Err(error) => tracing::debug!(%error, %peer, "a conversation about nothing"),
+    }
+}
+
+/// Relays, and connects back, whichever is wanted; both may come to be.
+async fn meet(node: &Arc<Inner>, peer: PeerId, signal: Signal, greeting: Greeting, addresses: Vec<SocketAddr>) {
+    let mut ways: Nursery<io::Result<()>> = Nursery::new(&Handle::current());
+    if greeting.kind == PathKind::Relay && node.ways.relay {
+        let node = node.clone();
+        ways.begin(async move {
+            let stream = signal.relay_stream().map_err(io::Error::from)?;
+            let (peer, greeting, carrier) = answer_stream(&node.me, Allowed::only([peer]), stream).await?;
+            node.admit(peer, &greeting, carrier, relay_path());
+            Ok(())
+        });
+    }
+    if node.ways.direct {
+        for to in addresses.into_iter().filter(|to| may_knock(*to)) {
+            ways.begin(connect_back(node.clone(), peer, greeting.session, to));
+        }
+    }
+    while !ways.is_empty() {
+        if let Some(Err(error)) = ways.next().await {
+            tracing::debug!(%error, "a way to a caller");
+        }
+    }
+}
+
+/// Not on a stranger's word: this machine itself, nobody, everybody.
+fn may_knock(to: SocketAddr) -> bool {
+    let ip = to.ip().to_canonical();
+    !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || to.port() == 0)
+}
+
+async fn connect_back(node: Arc<Inner>, peer: PeerId, session: SessionId, to: SocketAddr) -> io::Result<()> {
+    let mut stream = knock(to).await?;
+    stream.write_all(&back(session)).await?;
+    let info = tcp_path(PathKind::Reverse, &stream);
+    let (peer, greeting, carrier) = answer_stream(&node.me, Allowed::only([peer]), stream).await?;
+    node.admit(peer, &greeting, carrier, info);
+    Ok(())
+}
+
+/// The other half of a caller's punch.
+async fn punched(
+    node: &Arc<Inner>,
+    client: &Client,
+    peer: PeerId,
+    mut signal: Signal,
+    proto: Proto,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    if !node.ways.direct {
+        return Ok(());
+    }
+    let punched = node.puncher(std::slice::from_ref(client.url())).await.punch(proto, &mut signal).await?;
+    let info = punched_path(proto, punched.local, punched.peer);
+    let (peer, greeting, carrier) = match punched.hole {
+        Hole::Udp(hole) => {
+            let server = super::secure::quic_server(&node.me, Allowed::only([peer]))?;
+            answer_hole(quic::through(*hole, Some(server))?.0).await?
+        }
+        Hole::Tcp { stream } => answer_stream(&node.me, Allowed::only([peer]), stream).await?,
+    };
+    node.admit(peer, &greeting, carrier, info);
+    Ok(())
+}
+
+pub(super) fn relay_path() -> PathInfo {
+    PathInfo { kind: PathKind::Relay, proto: Proto::Tcp, local: None, remote: None, rtt: None }
+}
+
+pub(super) fn punched_path(proto: Proto, local: SocketAddr, remote: SocketAddr) -> PathInfo {
+    let kind = if proto == Proto::Tcp { PathKind::TcpPunch } else { PathKind::UdpPunch };
+    PathInfo { kind, proto, local: Some(local), remote: Some(remote), rtt: None }
+}

@@ -1,0 +1,166 @@
+//! Waits: making a node.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, mpsc};
+
+use super::answer;
+use super::doors::Doors;
+use super::handle::{Node, NodeHandle};
+use super::inner::{Inner, Ways};
+use crate::base::task::Nursery;
+use crate::key::tls::Allowed;
+use crate::key::{Identity, NoRandomness, OneTime, ServerUrl};
+
+/// Pipes that peers have opened and nobody has accepted; more wait at their peers.
+const OPENED: usize = 64;
+
+/// One-time tickets that are good at one time.
+const TICKETS: usize = 256;
+
+/// Why there is no node.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// It was called outside a tokio runtime.
+    #[error("a node needs a tokio runtime")]
+    NoRuntime,
+    /// No identity can be made.
+    #[error("no identity can be made")]
+    Identity(#[from] NoRandomness),
+    /// A rendezvous server can not be used.
+    #[error("can not meet others at {server}")]
+    Rendezvous {
+        /// Which.
+        server: ServerUrl,
+        /// Why.
+        #[source]
+        source: crate::rendezvous::ConnectError,
+    },
+    /// No port can be opened to others.
+    #[error("no port can be opened for peers on the same network")]
+    Doors(#[source] std::io::Error),
+    /// Both a relay and everything else were ruled out.
+    #[error("neither a relay nor anything else may be used: leave one of direct-only and relay-only out")]
+    NoWay,
+}
+
+/// What a node is made with.
+#[derive(Debug)]
+pub struct Builder {
+    identity: Option<Identity>,
+    via: Vec<ServerUrl>,
+    stun: Vec<SocketAddr>,
+    interfaces: Vec<String>,
+    allowed: Allowed,
+    once: bool,
+    doors: bool,
+    ways: Ways,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            identity: None,
+            via: Vec::new(),
+            stun: Vec::new(),
+            interfaces: Vec::new(),
+            allowed: Allowed::anyone(),
+            once: false,
+            doors: true,
+            ways: Ways { direct: true, relay: true },
+        }
+    }
+}
+
+impl Builder {
+    /// Who the node is. Default: someone new.
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Where the node is met; its tickets name it. May be given several times.
+    pub fn via(mut self, server: ServerUrl) -> Self {
+        self.via.push(server);
+        self
+    }
+
+    /// One more STUN server to ask when punching, beside those of the rendezvous servers.
+    pub fn stun(mut self, server: SocketAddr) -> Self {
+        self.stun.push(server);
+        self
+    }
+
+    /// Uses this interface. May be given several times; default: all.
+    pub fn interface(mut self, name: impl Into<String>) -> Self {
+        self.interfaces.push(name.into());
+        self
+    }
+
+    /// Who may connect. Default: everybody who has a ticket.
+    pub fn allow(mut self, allowed: Allowed) -> Self {
+        self.allowed = allowed;
+        self
+    }
+
+    /// Tickets are good for one connection each.
+    pub fn one_time(mut self, yes: bool) -> Self {
+        self.once = yes;
+        self
+    }
+
+    /// No bytes go through a server: where no straight way is found, connecting fails.
+    pub fn direct_only(mut self, yes: bool) -> Self {
+        self.ways.relay = !yes;
+        self
+    }
+
+    /// All bytes go through servers, so that the peers do not learn each other's addresses.
+    pub fn relay_only(mut self, yes: bool) -> Self {
+        self.ways.direct = !yes;
+        self.doors = !yes;
+        self
+    }
+
+    /// Makes the node: registers it at its servers and opens its doors.
+    ///
+    /// # Errors
+    /// [`NodeError`]. Cancelling closes everything.
+    pub async fn start(self) -> Result<Node, NodeError> {
+        let runtime = Handle::try_current().map_err(|_| NodeError::NoRuntime)?;
+        if !self.ways.direct && !self.ways.relay {
+            return Err(NodeError::NoWay);
+        }
+        let me = Arc::new(self.identity.map_or_else(Identity::generate, Ok)?);
+        let doors = if self.doors { Some(Doors::open(&me, &self.allowed).map_err(NodeError::Doors)?) } else { None };
+        let secrets = self.once.then(|| OneTime::new(TICKETS));
+        let (tell, opened) = mpsc::channel(OPENED);
+        let inner = Arc::new(Inner::new(
+            me,
+            runtime.clone(),
+            self.ways,
+            self.allowed,
+            self.stun,
+            self.interfaces,
+            doors,
+            secrets,
+            tell,
+        ));
+        let mut tasks = Nursery::new(&runtime);
+        for server in &self.via {
+            let met = inner.client(server).await;
+            let client = met.map_err(|source| NodeError::Rendezvous { server: server.clone(), source })?;
+            tasks.begin(answer::at_rendezvous(inner.clone(), client));
+        }
+        if inner.doors.is_some() {
+            tasks.begin(answer::at_tcp(inner.clone()));
+            tasks.begin(answer::at_quic(inner.clone()));
+        }
+        Ok(Node {
+            handle: Arc::new(NodeHandle { inner, via: self.via, opened: Mutex::new(opened), tasks: Mutex::new(tasks) }),
+        })
+    }
+}

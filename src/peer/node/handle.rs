@@ -1,0 +1,226 @@
+//! Waits: what a program holds of a node and of a peer.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, broadcast, mpsc, watch};
+use tokio::time::timeout;
+
+use super::builder::{Builder, NodeError};
+use super::call::{Called, ConnectError, call};
+use super::inner::{Inner, Opened};
+use crate::base::task::Nursery;
+use crate::key::{NoRandomness, PeerId, ServerUrl, Ticket};
+use crate::nat::Proto;
+use crate::peer::session::{ChannelKind, ChannelPipe, Ended};
+use crate::peer::{Event, PathInfo};
+use crate::pipe::{NetConf, Pipe};
+
+/// Events that wait for who listens; older ones are lost to whoever is slower.
+const EVENTS: usize = 256;
+
+/// How long sessions are given to say goodbye when a node is closed.
+const PARTING: Duration = Duration::from_secs(10);
+
+/// A peer among peers: it gives out tickets, is reached by them, and reaches others by theirs. Clones are the same node;
+/// dropping the last one closes its doors and takes its registrations back. Pipes that are open live on.
+///
+/// ```
+/// use natpipe::nat::Proto;
+/// use natpipe::peer::Node;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (ann, bob) = (Node::builder().start().await?, Node::builder().start().await?);
+/// let to_bob = ann.connect(&bob.ticket()?, Proto::Tcp).await?;
+/// to_bob.send("hello").await?;
+/// let (from, pipe) = bob.accept().await?;
+/// assert_eq!((from.id(), &pipe.recv().await?.data[..]), (ann.id(), &b"hello"[..]));
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Node {
+    pub(super) handle: Arc<NodeHandle>,
+}
+
+pub(super) struct NodeHandle {
+    pub(super) inner: Arc<Inner>,
+    pub(super) via: Vec<ServerUrl>,
+    pub(super) opened: Mutex<mpsc::Receiver<Opened>>,
+    /// Dropped with the node.
+    pub(super) tasks: Mutex<Nursery<()>>,
+}
+
+impl Node {
+    /// How a node is made.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// A node with this identity, that is met nowhere but at its own addresses.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn start() -> Result<Self, NodeError> {
+        Builder::default().start().await
+    }
+
+    /// Who it is.
+    pub fn id(&self) -> PeerId {
+        self.handle.inner.me.peer_id()
+    }
+
+    /// A ticket to this node: where it is met, and its own addresses. One-time tickets differ each time.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes for a one-time ticket.
+    pub fn ticket(&self) -> Result<Ticket, NoRandomness> {
+        let inner = &self.handle.inner;
+        let mut ticket = self.handle.via.iter().cloned().fold(Ticket::new(self.id()), Ticket::with_server);
+        if let Some(doors) = inner.doors.as_ref().filter(|_| inner.ways.direct) {
+            ticket = doors.addresses(|interface| inner.wants(interface)).into_iter().fold(ticket, Ticket::with_address);
+        }
+        if let Some(secrets) = &inner.secrets {
+            let mut secrets = secrets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            ticket = ticket.with_secret(secrets.issue()?);
+        }
+        Ok(ticket)
+    }
+
+    /// A pipe to the peer that a ticket names: a stream for TCP, datagrams for UDP. All pipes to one peer share its
+    /// connection.
+    ///
+    /// # Errors
+    /// [`ConnectError`]. Cancelling closes what was opened.
+    pub async fn connect(&self, ticket: &Ticket, proto: Proto) -> Result<Pipe, ConnectError> {
+        self.peer(ticket).await?.open(proto, NetConf::default())
+    }
+
+    /// The peer that a ticket names, once there is a path to it.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn peer(&self, ticket: &Ticket) -> Result<Peer, ConnectError> {
+        self.peer_watched(ticket, |_| {}).await
+    }
+
+    /// The same; `watch` is given what happens from the beginning.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn peer_watched(
+        &self,
+        ticket: &Ticket,
+        watch: impl FnOnce(broadcast::Receiver<Event>),
+    ) -> Result<Peer, ConnectError> {
+        let (events, heard) = broadcast::channel(EVENTS);
+        watch(heard);
+        let called = call(&self.handle.inner, ticket, events).await?;
+        Ok(Peer { called })
+    }
+
+    /// The next pipe that a peer opens, and the peer.
+    ///
+    /// # Errors
+    /// When no pipe can be made of it. Cancel safe.
+    pub async fn accept(&self) -> Result<(Peer, Pipe), ConnectError> {
+        let opened = self.handle.opened.lock().await.recv().await;
+        // The node holds a sender itself.
+        let Some(Opened { keep, id, kind }) = opened else { return std::future::pending().await };
+        let pipe = Pipe::over(ChannelPipe::new(keep.clone(), id, kind), NetConf::default())?;
+        let (events, _) = broadcast::channel(EVENTS);
+        Ok((Peer { called: Called { keep, events } }, pipe))
+    }
+
+    /// Says goodbye to all peers, after everything that was written, takes the registrations back and closes the doors.
+    pub async fn close(&self) {
+        let sessions = self.handle.inner.sessions();
+        sessions.iter().for_each(|session| session.0.close());
+        let parted = async {
+            for session in &sessions {
+                let mut ended = session.0.ended();
+                // The session holds the sender.
+                let _ = ended.wait_for(Option::is_some).await.map(drop);
+            }
+        };
+        if timeout(PARTING, parted).await.is_err() {
+            tracing::debug!("some peers did not hear the goodbye");
+        }
+        for client in self.handle.inner.take_clients() {
+            client.close().await;
+        }
+        let mut tasks = self.handle.tasks.lock().await;
+        *tasks = Nursery::new(&self.handle.inner.runtime);
+        if let Some(doors) = &self.handle.inner.doors {
+            doors.quic.close(0_u32.into(), &[]);
+        }
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Node({})", self.id())
+    }
+}
+
+/// The connection with a peer, for many pipes. When the last handle and the last pipe are dropped it is closed.
+#[derive(Clone)]
+pub struct Peer {
+    called: Called,
+}
+
+impl Peer {
+    /// Who it is: the key that was proved.
+    pub fn id(&self) -> PeerId {
+        self.called.keep.0.peer
+    }
+
+    /// One more pipe to it: a stream for TCP, datagrams for UDP, each of at most 64 KiB.
+    ///
+    /// # Errors
+    /// [`ConnectError::TooMany`], [`ConnectError::Ended`] and [`ConnectError::Pipe`].
+    pub fn open(&self, proto: Proto, conf: NetConf) -> Result<Pipe, ConnectError> {
+        let kind = if proto == Proto::Tcp { ChannelKind::Stream } else { ChannelKind::Datagram };
+        let shared = &self.called.keep.0;
+        let ended = *shared.ended().borrow();
+        let id = shared.open(kind).ok_or_else(|| ended.map_or(ConnectError::TooMany, ConnectError::Ended))?;
+        Ok(Pipe::over(ChannelPipe::new(self.called.keep.clone(), id, kind), conf)?)
+    }
+
+    /// The path in use, with its round trip; `None` while there is none.
+    pub fn path(&self) -> Option<PathInfo> {
+        self.called.keep.0.path()
+    }
+
+    /// The path in use and each change of it.
+    pub fn paths(&self) -> watch::Receiver<Option<PathInfo>> {
+        self.called.keep.0.paths()
+    }
+
+    /// What happens from now on, at the end that called.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.called.events.subscribe()
+    }
+
+    /// Why it is over, once it is.
+    pub async fn ended(&self) -> Ended {
+        let mut ended = self.called.keep.0.ended();
+        match ended.wait_for(Option::is_some).await.map(|ended| *ended) {
+            Ok(Some(ended)) => ended,
+            // The sender lives in what is held here.
+            _ => Ended::Lost,
+        }
+    }
+
+    /// Says goodbye, after everything that was written, and returns when the peer has heard it.
+    pub async fn close(&self) {
+        self.called.keep.0.close();
+        self.ended().await;
+    }
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Peer({}, {:?})", self.id(), self.path())
+    }
+}

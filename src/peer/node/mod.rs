@@ -1,0 +1,16 @@
+//! A node: one identity, the places where it is met, and all its connections.
+//!
+//! `secure` makes paths that are encrypted and proved, `doors` is where others knock, `call` reaches a peer by a ticket, `answer`
+//! is reached; `handle` is what a program holds.
+
+mod answer;
+mod builder;
+mod call;
+mod doors;
+mod handle;
+mod inner;
+mod secure;
+
+pub use builder::{Builder, NodeError};
+pub use call::{ConnectError, Failures};
+pub use handle::{Node, Peer};

@@ -1,0 +1,164 @@
+//! Waits: one path of a session: records written to it and read from it, until it ends.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Notify;
+
+use super::drive::{Shared, something_to_say};
+use super::path::PathId;
+use super::record::{Record, next_record};
+use super::state::State;
+
+/// Room for what one read yields.
+const ROOM: usize = 256 << 10;
+
+/// Anything that reads and writes, with both ends authenticated.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// What a path's records travel in.
+pub(crate) enum Carrier {
+    /// TLS over TCP, or over a relay.
+    Stream(Box<dyn Stream>),
+    /// One stream of a QUIC connection, whose datagrams carry datagrams. What it was made of lives as long.
+    Quic { connection: quinn::Connection, send: quinn::SendStream, recv: quinn::RecvStream, endpoint: quinn::Endpoint },
+}
+
+impl Carrier {
+    pub(super) fn connection(&self) -> Option<quinn::Connection> {
+        match self {
+            Self::Stream(_) => None,
+            Self::Quic { connection, .. } => Some(connection.clone()),
+        }
+    }
+}
+
+/// Moves records both ways until the path ends, for whatever reason.
+pub(super) async fn carry(shared: Arc<Shared>, id: PathId, carrier: Carrier) {
+    let Some((bell, cut)) = shared.bells(id) else { return };
+    let ended = tokio::select! {
+        ended = both_ways(&shared, id, carrier, &bell) => ended,
+        () = cut.notified() => Ok(()),
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a path has ended");
+    }
+    shared.detach(id);
+}
+
+async fn both_ways(shared: &Shared, id: PathId, carrier: Carrier, bell: &Notify) -> io::Result<()> {
+    match carrier {
+        Carrier::Stream(stream) => {
+            let (read, write) = tokio::io::split(stream);
+            tokio::select! {
+                ended = read_stream(shared, id, read) => ended,
+                ended = write_stream(shared, id, write, bell) => ended,
+            }
+        }
+        Carrier::Quic { connection, send, recv, endpoint } => {
+            let ended = tokio::select! {
+                ended = read_stream(shared, id, recv) => ended,
+                ended = write_quic(shared, id, send, bell) => ended,
+                ended = read_datagrams(shared, id, &connection) => ended,
+            };
+            connection.close(0_u32.into(), &[]);
+            endpoint.wait_idle().await;
+            ended
+        }
+    }
+}
+
+async fn read_stream(shared: &Shared, id: PathId, mut read: impl AsyncRead + Unpin) -> io::Result<()> {
+    let (mut received, mut records) = (BytesMut::with_capacity(ROOM), Vec::new());
+    loop {
+        received.reserve(ROOM / 4);
+        if read.read_buf(&mut received).await? == 0 {
+            return Ok(());
+        }
+        loop {
+            match next_record(&mut received) {
+                Ok(Some(record)) => records.push(record),
+                Ok(None) => break,
+                Err(error) => return refused(shared, error),
+            }
+        }
+        if let Err(error) = shared.handle(id, &mut records) {
+            return refused(shared, error);
+        }
+    }
+}
+
+fn refused(shared: &Shared, error: super::ProtocolError) -> io::Result<()> {
+    shared.refuse(error);
+    Err(io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+async fn write_stream(
+    shared: &Shared,
+    id: PathId,
+    mut write: impl AsyncWrite + Unpin,
+    bell: &Notify,
+) -> io::Result<()> {
+    let (mut records, mut bytes, mut anyway) = (Vec::<Record>::new(), BytesMut::new(), false);
+    loop {
+        shared.fill(id, anyway, &mut records);
+        if records.is_empty() {
+            if shared.has_ended() {
+                return write.shutdown().await;
+            }
+            write.flush().await?;
+            anyway = something_to_say(shared, id, bell).await || shared.has_ended();
+            continue;
+        }
+        anyway = false;
+        for record in records.drain(..) {
+            State::write_record(&record, &mut bytes);
+        }
+        write.write_all(&bytes).await?;
+        bytes.clear();
+    }
+}
+
+/// The payloads go as they are.
+async fn write_quic(shared: &Shared, id: PathId, mut send: quinn::SendStream, bell: &Notify) -> io::Result<()> {
+    let (mut records, mut chunks, mut anyway) = (Vec::<Record>::new(), Vec::<Bytes>::new(), false);
+    loop {
+        shared.fill(id, anyway, &mut records);
+        if records.is_empty() {
+            if shared.has_ended() {
+                send.finish()?;
+                // Until it has arrived.
+                send.stopped().await?;
+                return Ok(());
+            }
+            anyway = something_to_say(shared, id, bell).await || shared.has_ended();
+            continue;
+        }
+        anyway = false;
+        for record in records.drain(..) {
+            chunks.push(Bytes::copy_from_slice(&record.header()));
+            if !record.payload.is_empty() {
+                chunks.push(record.payload);
+            }
+        }
+        send.write_all_chunks(&mut chunks).await?;
+        chunks.clear();
+    }
+}
+
+async fn read_datagrams(shared: &Shared, id: PathId, connection: &quinn::Connection) -> io::Result<()> {
+    loop {
+        let mut packet = BytesMut::from(connection.read_datagram().await?);
+        // One that is no record, or not of a channel, is nobody's.
+        if let Ok(Some(record)) = next_record(&mut packet)
+            && record.kind == super::record::Kind::Datagram
+            && let Err(error) = shared.handle(id, &mut vec![record])
+        {
+            tracing::trace!(%error, "a datagram out of place");
+        }
+    }
+}

@@ -1,0 +1,491 @@
+//! Waits: a session at work: bytes between its state and its paths.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{sleep, sleep_until, timeout};
+
+use super::ProtocolError;
+use super::carry::{Carrier, carry};
+use super::channels::ChannelKind;
+use super::path::{PathId, SessionId};
+use super::record::{HEADER, Kind, Record};
+use super::state::{Event, Role, State};
+use crate::base::task::{self, Nursery};
+use crate::key::PeerId;
+use crate::peer::PathInfo;
+
+/// Paths that wait to be taken up by the session's task.
+const NEW_PATHS: usize = 8;
+
+/// How long a session without any path is kept.
+const ORPHANED: Duration = Duration::from_secs(30);
+
+/// Paths that end before the peer has greeted on any: it is its answer to us.
+const REFUSALS: u32 = 2;
+
+/// How long the goodbye may take.
+const PARTING: Duration = Duration::from_secs(30);
+
+/// How long the last acknowledgements are given to arrive.
+const LAST: Duration = Duration::from_secs(2);
+
+/// Records that are given to a path at once, by their bytes.
+const BATCH: usize = 256 << 10;
+
+/// Why a session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Ended {
+    /// One end closed it, after everything was said.
+    #[error("the connection to the peer was closed")]
+    Closed,
+    /// No path to the peer was left, and none was found for 30 seconds.
+    #[error("the peer can not be reached any more")]
+    Lost,
+    /// The peer has turned us away: we are not among those that it allows, or the ticket was used before.
+    #[error("the peer has turned us away: it does not allow us, or the ticket was used already")]
+    Refused,
+    /// The peer does not keep to the protocol.
+    #[error("the peer does not keep to the protocol")]
+    Protocol,
+}
+
+impl From<Ended> for io::Error {
+    fn from(ended: Ended) -> Self {
+        let kind = match ended {
+            Ended::Closed => io::ErrorKind::BrokenPipe,
+            Ended::Lost => io::ErrorKind::TimedOut,
+            Ended::Refused => io::ErrorKind::PermissionDenied,
+            Ended::Protocol => io::ErrorKind::InvalidData,
+        };
+        Self::new(kind, ended)
+    }
+}
+
+/// What all who have to do with a session share.
+pub(crate) struct Shared {
+    pub(crate) peer: PeerId,
+    pub(crate) id: SessionId,
+    inner: Mutex<Inner>,
+    new_paths: mpsc::Sender<(PathId, Carrier)>,
+    /// Wakes the session's task: a timer may have changed, or it is over.
+    bell: Notify,
+    active: watch::Sender<Option<PathInfo>>,
+    ended: watch::Sender<Option<Ended>>,
+}
+
+/// What its lock guards.
+pub(super) struct Inner {
+    pub(super) state: State,
+    lines: BTreeMap<PathId, Line>,
+    next_path: u64,
+    readers: HashMap<u32, Waker>,
+    writers: HashMap<u32, Waker>,
+    acceptors: Vec<Waker>,
+    /// Since when there is no path.
+    orphaned: Option<Instant>,
+    closing: Option<Instant>,
+    refusals: u32,
+    ended: Option<Ended>,
+}
+
+/// One path, as the session sees it.
+struct Line {
+    info: PathInfo,
+    /// There is something to write.
+    bell: Arc<Notify>,
+    /// It is to end.
+    cut: Arc<Notify>,
+    datagrams: Option<quinn::Connection>,
+}
+
+/// Someone still has to do with the session: when the last of these is dropped, it says goodbye.
+pub(crate) struct Keep(pub(crate) Arc<Shared>);
+
+impl Drop for Keep {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl Shared {
+    /// A session and its task, which ends when the session is over.
+    pub(crate) fn begin(runtime: &Handle, peer: PeerId, id: SessionId, role: Role) -> Arc<Keep> {
+        let (new_paths, to_take) = mpsc::channel(NEW_PATHS);
+        let now = Instant::now();
+        let inner = Inner {
+            state: State::new(role, id, now),
+            lines: BTreeMap::new(),
+            next_path: 0,
+            readers: HashMap::new(),
+            writers: HashMap::new(),
+            acceptors: Vec::new(),
+            orphaned: Some(now),
+            closing: None,
+            refusals: 0,
+            ended: None,
+        };
+        let shared = Arc::new(Self {
+            peer,
+            id,
+            inner: Mutex::new(inner),
+            new_paths,
+            bell: Notify::new(),
+            active: watch::Sender::new(None),
+            ended: watch::Sender::new(None),
+        });
+        task::drive(runtime, run(shared.clone(), to_take));
+        Arc::new(Keep(shared))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One turn of the state; then those are woken whom it concerns.
+    pub(super) fn with<R>(&self, turn: impl FnOnce(&mut Inner) -> R) -> R {
+        let mut inner = self.lock();
+        let done = turn(&mut inner);
+        let woken = self.settle(&mut inner);
+        drop(inner);
+        woken.into_iter().for_each(Waker::wake);
+        done
+    }
+
+    fn settle(&self, inner: &mut Inner) -> Vec<Waker> {
+        let mut woken = Vec::new();
+        while let Some(event) = inner.state.poll_event() {
+            match event {
+                Event::Readable(id) => woken.extend(inner.readers.remove(&id)),
+                Event::Writable(id) => woken.extend(inner.writers.remove(&id)),
+                Event::Opened => woken.append(&mut inner.acceptors),
+                Event::Active(path) => {
+                    let info = inner.lines.get(&path).map(|line| line.info.clone());
+                    tracing::debug!(path = ?info, "the session goes this way now");
+                    self.active.send_replace(info);
+                }
+                Event::Over(path) => inner.leave(path),
+                Event::Closed => self.bell.notify_one(),
+            }
+        }
+        // A path that is yet to be greeted takes over in a moment.
+        if inner.lines.is_empty() && self.active.borrow().is_some() {
+            self.active.send_replace(None);
+            self.bell.notify_one();
+        }
+        for (id, line) in &inner.lines {
+            if inner.state.has_output(*id) {
+                line.bell.notify_one();
+            }
+        }
+        if inner.state.is_over() {
+            self.bell.notify_one();
+        }
+        woken
+    }
+
+    // ---- paths
+
+    /// Takes up an authenticated path; false when the session is over, or has too many.
+    pub(crate) fn attach(&self, carrier: Carrier, info: PathInfo) -> bool {
+        let datagrams = carrier.connection();
+        let id = self.with(|inner| {
+            let id = PathId(inner.next_path);
+            inner.next_path += 1;
+            let line = Line { info, bell: Arc::new(Notify::new()), cut: Arc::new(Notify::new()), datagrams };
+            inner.lines.insert(id, line);
+            inner.state.attach(id, Instant::now());
+            id
+        });
+        let taken = self.new_paths.try_send((id, carrier)).is_ok();
+        if !taken {
+            self.detach(id);
+        }
+        taken
+    }
+
+    pub(super) fn detach(&self, id: PathId) {
+        self.with(|inner| {
+            inner.state.detach(id);
+            inner.leave(id);
+        });
+    }
+
+    /// The path in use now.
+    pub(crate) fn path(&self) -> Option<PathInfo> {
+        let inner = self.lock();
+        let id = inner.state.active()?;
+        let info = inner.lines.get(&id)?.info.clone();
+        Some(PathInfo { rtt: inner.state.rtt(id), ..info })
+    }
+
+    /// Whether a path would be better than all there are, those included that are yet to be greeted.
+    pub(crate) fn would_gain(&self, info: &PathInfo) -> bool {
+        self.lock().lines.values().all(|line| info.rank() < line.info.rank())
+    }
+
+    /// The path in use, and each change.
+    pub(crate) fn paths(&self) -> watch::Receiver<Option<PathInfo>> {
+        self.active.subscribe()
+    }
+
+    /// Why it is over, once it is.
+    pub(crate) fn ended(&self) -> watch::Receiver<Option<Ended>> {
+        self.ended.subscribe()
+    }
+
+    /// The bells of a path: there is something to write, and it is to end.
+    pub(super) fn bells(&self, id: PathId) -> Option<(Arc<Notify>, Arc<Notify>)> {
+        let inner = self.lock();
+        let line = inner.lines.get(&id)?;
+        Some((line.bell.clone(), line.cut.clone()))
+    }
+
+    /// Appends what there is to say on a path; with `anyway` an acknowledgement alone too.
+    pub(super) fn fill(&self, id: PathId, anyway: bool, to: &mut Vec<Record>) {
+        self.with(|inner| {
+            if !anyway && !inner.state.has_output(id) {
+                return;
+            }
+            inner.state.begin_batch();
+            let mut bytes = 0;
+            while bytes < BATCH
+                && let Some(record) = inner.state.poll_transmit(id)
+            {
+                bytes += record.len();
+                to.push(record);
+            }
+        });
+    }
+
+    /// True when something was received that the other end has not been told of.
+    pub(super) fn owes_ack(&self, id: PathId) -> bool {
+        let inner = self.lock();
+        inner.state.active() == Some(id) && inner.state.owes_ack()
+    }
+
+    /// True when a path has only to say what is left.
+    pub(super) fn has_ended(&self) -> bool {
+        self.lock().ended.is_some()
+    }
+
+    /// Records that came on a path.
+    pub(super) fn handle(&self, id: PathId, records: &mut Vec<Record>) -> Result<(), ProtocolError> {
+        self.with(|inner| {
+            let now = Instant::now();
+            records.drain(..).try_for_each(|record| inner.state.handle_record(id, record, now))
+        })
+    }
+
+    /// The other end does not keep to the protocol.
+    pub(super) fn refuse(&self, error: ProtocolError) {
+        tracing::warn!(peer = %self.peer, %error, "the peer does not keep to the protocol");
+        self.end(Ended::Protocol);
+    }
+
+    // ---- channels
+
+    /// A new channel; `None` when there are too many or the session is over.
+    pub(crate) fn open(&self, kind: ChannelKind) -> Option<u32> {
+        self.with(|inner| if inner.ended.is_some() { None } else { inner.state.open(kind) })
+    }
+
+    /// The next channel that the other end opens; an error when the session is over.
+    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<(u32, ChannelKind), Ended>> {
+        self.with(|inner| match (inner.state.accept(), inner.ended) {
+            (Some(opened), _) => Poll::Ready(Ok(opened)),
+            (None, Some(ended)) => Poll::Ready(Err(ended)),
+            (None, None) => {
+                inner.acceptors.push(cx.waker().clone());
+                Poll::Pending
+            }
+        })
+    }
+
+    pub(super) fn poll_read(&self, id: u32, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        self.with(|inner| {
+            if let Some(data) = inner.state.read(id) {
+                return Poll::Ready(Ok(Some(data)));
+            }
+            if inner.state.channel(id).is_none_or(|channel| channel.is_at_end()) {
+                return Poll::Ready(Ok(None));
+            }
+            if let Some(ended) = inner.ended {
+                return Poll::Ready(Err(ended.into()));
+            }
+            inner.readers.insert(id, cx.waker().clone());
+            Poll::Pending
+        })
+    }
+
+    pub(super) fn poll_write(&self, id: u32, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.with(|inner| {
+            if let Some(ended) = inner.ended {
+                return Poll::Ready(Err(ended.into()));
+            }
+            if inner.state.channel(id).is_none_or(|channel| channel.is_stopped() || channel.is_finishing()) {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+            match inner.state.write(id, data) {
+                0 if !data.is_empty() => {
+                    inner.writers.insert(id, cx.waker().clone());
+                    Poll::Pending
+                }
+                taken => Poll::Ready(Ok(taken)),
+            }
+        })
+    }
+
+    /// A datagram goes its own way where the path has one, else between the records; what does not fit now is dropped.
+    pub(super) fn send_datagram(&self, id: u32, data: &[u8]) -> io::Result<()> {
+        self.with(|inner| {
+            if let Some(ended) = inner.ended {
+                return Err(ended.into());
+            }
+            let line = inner.state.active().and_then(|path| inner.lines.get(&path));
+            let connection = line.and_then(|line| line.datagrams.as_ref());
+            if let Some(connection) = connection.filter(|c| c.max_datagram_size() >= Some(data.len() + HEADER)) {
+                let mut packet = BytesMut::with_capacity(data.len() + HEADER);
+                State::write_record(&Record::new(Kind::Datagram, id, Bytes::copy_from_slice(data)), &mut packet);
+                if connection.send_datagram(packet.freeze()).is_ok() {
+                    return Ok(());
+                }
+            }
+            if !inner.state.send_datagram_in_order(id, data) {
+                tracing::trace!("a datagram was dropped: the path is full");
+            }
+            Ok(())
+        })
+    }
+
+    pub(super) fn finish(&self, id: u32) {
+        self.with(|inner| inner.state.finish(id));
+    }
+
+    pub(super) fn release(&self, id: u32) {
+        self.with(|inner| {
+            inner.readers.remove(&id);
+            inner.writers.remove(&id);
+            inner.state.release(id);
+        });
+    }
+
+    // ---- end
+
+    /// Says what is yet to be said, and then goodbye.
+    pub(crate) fn close(&self) {
+        self.with(|inner| {
+            if inner.closing.is_none() {
+                inner.closing = Some(Instant::now());
+                inner.state.close();
+            }
+        });
+        self.bell.notify_one();
+    }
+
+    fn end(&self, why: Ended) {
+        let woken = self.with(|inner| {
+            if inner.ended.is_none() {
+                inner.ended = Some(why);
+            }
+            let mut woken: Vec<Waker> = inner.readers.drain().map(|(_, waker)| waker).collect();
+            woken.extend(inner.writers.drain().map(|(_, waker)| waker));
+            woken.append(&mut inner.acceptors);
+            woken
+        });
+        woken.into_iter().for_each(Waker::wake);
+        self.ended.send_if_modified(|ended| ended.is_none().then(|| *ended = Some(why)).is_some());
+        self.bell.notify_one();
+    }
+
+    /// What the session's task has to do at which time; `None` when it is over, with the reason.
+    fn next(&self) -> Result<Instant, Ended> {
+        let mut inner = self.lock();
+        if let Some(ended) = inner.ended {
+            return Err(ended);
+        }
+        let now = Instant::now();
+        if inner.state.is_over() {
+            return Err(Ended::Closed);
+        }
+        if inner.lines.is_empty() {
+            if inner.refusals >= REFUSALS {
+                return Err(Ended::Refused);
+            }
+            let since = *inner.orphaned.get_or_insert(now);
+            // Nobody comes back to say goodbye.
+            let limit = if inner.closing.is_some() { LAST } else { ORPHANED };
+            if now >= since + limit {
+                return Err(if inner.closing.is_some() { Ended::Closed } else { Ended::Lost });
+            }
+            return Ok(since + limit);
+        }
+        if inner.state.is_greeted() {
+            inner.orphaned = None;
+        }
+        let closing = inner.closing.map(|since| since + PARTING);
+        if closing.is_some_and(|due| now >= due) {
+            return Err(Ended::Closed);
+        }
+        let timer = inner.state.poll_timeout();
+        Ok([timer, closing].into_iter().flatten().min().unwrap_or(now + ORPHANED))
+    }
+}
+
+impl Inner {
+    fn leave(&mut self, path: PathId) {
+        if let Some(line) = self.lines.remove(&path) {
+            line.cut.notify_one();
+            self.refusals += u32::from(!self.state.is_greeted());
+        }
+        if self.lines.is_empty() && self.orphaned.is_none() {
+            self.orphaned = Some(Instant::now());
+        }
+    }
+}
+
+/// The session's task.
+async fn run(shared: Arc<Shared>, mut new_paths: mpsc::Receiver<(PathId, Carrier)>) {
+    let mut paths: Nursery<()> = Nursery::new(&Handle::current());
+    let why = loop {
+        let due = match shared.next() {
+            Ok(due) => due,
+            Err(why) => break why,
+        };
+        tokio::select! {
+            Some((id, carrier)) = new_paths.recv() => paths.begin(carry(shared.clone(), id, carrier)),
+            _ = paths.next(), if !paths.is_empty() => {}
+            () = shared.bell.notified() => {}
+            () = sleep_until(due.into()) => shared.with(|inner| inner.state.handle_timeout(Instant::now())),
+        }
+    };
+    shared.end(why);
+    // The other end is to hear that it was heard: the paths say what is left and end.
+    shared.with(|inner| inner.lines.values().for_each(|line| line.bell.notify_one()));
+    let parted = async { while paths.next().await.is_some() {} };
+    if timeout(LAST, parted).await.is_err() {
+        tracing::debug!("the peer did not part in time");
+    }
+    shared.with(|inner| inner.lines.clear());
+}
+
+/// Waits until a path has something to say, for itself or since an acknowledgement is due.
+pub(super) async fn something_to_say(shared: &Shared, id: PathId, bell: &Notify) -> bool {
+    /// An acknowledgement alone waits this long for company.
+    const ALONE: Duration = Duration::from_millis(10);
+    if !shared.owes_ack(id) {
+        bell.notified().await;
+        return false;
+    }
+    tokio::select! {
+        () = bell.notified() => false,
+        () = sleep(ALONE) => true,
+    }
+}

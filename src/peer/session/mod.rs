@@ -1,0 +1,66 @@
+//! Two peers' conversation: many channels over whatever path there is now, none of it lost, doubled or
+//! reordered when the path changes.
+//!
+//! `record` is the format, `lane` numbers records and sends them again, `channels` holds the bytes of
+//! each channel and its window, `state` puts them together; all of these decide. `drive` and `carry` wait: they
+//! move bytes between the state and the paths. `transport` makes each channel a pipe.
+
+mod carry;
+mod channels;
+mod drive;
+mod lane;
+mod path;
+mod record;
+mod state;
+#[cfg(test)]
+mod tests;
+mod transport;
+
+pub(crate) use carry::{Carrier, Stream};
+pub(crate) use channels::ChannelKind;
+pub use drive::Ended;
+pub(crate) use drive::{Keep, Shared};
+pub(crate) use path::SessionId;
+use record::Kind;
+pub(crate) use state::Role;
+pub(crate) use transport::ChannelPipe;
+
+/// What the other end may not say. The session ends with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum ProtocolError {
+    /// A kind of record that this version does not know.
+    #[error("unknown kind of record {0}")]
+    Kind(u8),
+    /// A payload over the limit.
+    #[error("a record of {0} bytes is too long")]
+    TooLong(usize),
+    /// A payload of the wrong length for its kind.
+    #[error("a {0:?} record of the wrong length")]
+    Length(Kind),
+    /// An acknowledgement of what was not sent.
+    #[error("record {expected} expected, but only {sent} were sent")]
+    Ack {
+        /// What the other end says it has, plus one.
+        expected: u64,
+        /// How many were sent.
+        sent: u64,
+    },
+    /// Records are missing on a path that keeps their order.
+    #[error("record {number} came where {expected} was due")]
+    Gap {
+        /// The next number.
+        expected: u64,
+        /// The number that came.
+        number: u64,
+    },
+    /// A record that may not come now: before the greeting, or on a channel that does not exist.
+    #[error("a {0:?} record out of place")]
+    OutOfPlace(Kind),
+    /// More bytes than the window allows.
+    #[error("more bytes than the window of channel {0} allows")]
+    Window(u32),
+    /// The greeting of another session, or of another version.
+    #[error("a greeting that does not fit")]
+    Greeting,
+}

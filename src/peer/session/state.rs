@@ -1,0 +1,494 @@
+//! Decides: a session: channels over numbered records over whichever path the caller chose last.
+//!
+//! Input goes in by `handle_*`, and by what the channels' owners do; output comes from `poll_transmit`
+//! (bytes for one path), `poll_event` and `poll_timeout`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::ProtocolError;
+use super::channels::{Channel, ChannelKind, Next};
+use super::lane::{Incoming, Outgoing};
+use super::path::{Hello, Path, PathId, SessionId};
+use super::record::{Kind, Record};
+
+/// Channels that may be open at once, opened by either end.
+const CHANNELS: usize = 512;
+
+/// Bytes given to the lane ahead of the path: more would make a new channel wait behind them.
+const AHEAD: usize = 256 << 10;
+
+/// Which end a session's end is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The one that used the ticket; it chooses the path.
+    Caller,
+    /// The one that made it.
+    Answerer,
+}
+
+/// What the driver should know.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// Something may be read from this channel, or it has ended.
+    Readable(u32),
+    /// The channel may take more, or its other end reads no more.
+    Writable(u32),
+    /// The other end has opened a channel.
+    Opened,
+    /// From now on everything goes over this path.
+    Active(PathId),
+    /// The path was chosen against, or is dead.
+    Over(PathId),
+    /// The other end has said everything and is gone.
+    Closed,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    role: Role,
+    session: SessionId,
+    since: Instant,
+    epoch: u32,
+    paths: BTreeMap<PathId, Path>,
+    active: Option<PathId>,
+    outgoing: Outgoing,
+    incoming: Incoming,
+    /// What is known to the other end only after an `Ack` goes out.
+    ack_now: bool,
+    channels: BTreeMap<u32, Channel>,
+    next_channel: u32,
+    /// The highest channel that the other end has opened.
+    highest_theirs: u32,
+    opened: VecDeque<u32>,
+    /// Channels that have something to say, in the order in which they may.
+    ready: VecDeque<u32>,
+    events: VecDeque<Event>,
+    closing: bool,
+    close_said: bool,
+    close_heard: bool,
+    greeted: bool,
+}
+
+impl State {
+    pub(crate) fn new(role: Role, session: SessionId, now: Instant) -> Self {
+        Self {
+            role,
+            session,
+            since: now,
+            epoch: 0,
+            paths: BTreeMap::new(),
+            active: None,
+            outgoing: Outgoing::default(),
+            incoming: Incoming::default(),
+            ack_now: false,
+            channels: BTreeMap::new(),
+            next_channel: if role == Role::Caller { 1 } else { 2 },
+            highest_theirs: 0,
+            opened: VecDeque::new(),
+            ready: VecDeque::new(),
+            events: VecDeque::new(),
+            closing: false,
+            close_said: false,
+            close_heard: false,
+            greeted: false,
+        }
+    }
+
+    // ---- paths
+
+    /// An authenticated path to the other end. The caller's wish is to use it from now on; the first one
+    /// is used at once, a later one when the other end has greeted.
+    pub(crate) fn attach(&mut self, id: PathId, now: Instant) {
+        let mut path = Path::new(now);
+        if self.role == Role::Caller {
+            self.epoch += 1;
+            path.epoch = self.epoch;
+            self.greet(&mut path, 0, now);
+            if self.epoch == 1 {
+                self.active = Some(id);
+                self.events.push_back(Event::Active(id));
+            }
+        }
+        self.paths.insert(id, path);
+    }
+
+    fn greet(&self, path: &mut Path, from: u64, now: Instant) {
+        let expected = self.incoming.expected();
+        path.number = expected;
+        path.say(Hello { session: self.session, epoch: path.epoch, expected, from }.to_record());
+        path.ask(now, self.since);
+    }
+
+    /// The path is gone.
+    pub(crate) fn detach(&mut self, id: PathId) {
+        self.paths.remove(&id);
+        if self.active == Some(id) {
+            self.active = None;
+        }
+    }
+
+    pub(crate) fn active(&self) -> Option<PathId> {
+        self.active
+    }
+
+    pub(crate) fn rtt(&self, id: PathId) -> Option<Duration> {
+        self.paths.get(&id)?.rtt()
+    }
+
+    fn handle_hello(&mut self, id: PathId, hello: Hello, now: Instant) -> Result<(), ProtocolError> {
+        let Some(mut path) = self.paths.remove(&id) else { return Ok(()) };
+        if hello.session != self.session || path.greeted {
+            return Err(ProtocolError::Greeting);
+        }
+        path.greeted = true;
+        self.greeted = true;
+        let wanted = match self.role {
+            Role::Caller if hello.epoch != path.epoch => return Err(ProtocolError::Greeting),
+            // The one in use stays so until a later one is greeted, be that the last or not.
+            Role::Caller => self.active.and_then(|active| self.paths.get(&active)).is_none_or(|p| p.epoch < path.epoch),
+            Role::Answerer => hello.epoch > self.epoch,
+        };
+        if wanted && self.role == Role::Answerer {
+            self.epoch = hello.epoch;
+            path.epoch = hello.epoch;
+            self.greet(&mut path, self.outgoing.resumes_from(hello.expected), now);
+        }
+        if self.role == Role::Caller {
+            path.number = hello.from;
+        }
+        if !wanted {
+            // Not a word more on it: the other end has chosen a later one.
+            self.detach(id);
+            self.events.push_back(Event::Over(id));
+            return Ok(());
+        }
+        self.paths.insert(id, path);
+        self.switch(id, hello.expected)
+    }
+
+    /// Everything goes over this path from now on, from what the other end expects.
+    fn switch(&mut self, id: PathId, expected: u64) -> Result<(), ProtocolError> {
+        if self.active == Some(id) {
+            // The first path, used before it was greeted: all of it is on the way already.
+            return self.outgoing.handle_ack(expected);
+        }
+        let before = self.active.replace(id);
+        self.events.push_back(Event::Active(id));
+        self.events.extend(before.map(Event::Over));
+        self.incoming.resume();
+        self.outgoing.resume(expected)
+    }
+
+    // ---- records
+
+    /// A record that came on a path.
+    ///
+    /// # Errors
+    /// What the protocol does not allow; the path is of no use any more.
+    pub(crate) fn handle_record(&mut self, id: PathId, record: Record, now: Instant) -> Result<(), ProtocolError> {
+        let Some(path) = self.paths.get_mut(&id) else { return Ok(()) };
+        path.handle_heard(now);
+        if record.kind == Kind::Hello {
+            return self.handle_hello(id, Hello::from_record(&record)?, now);
+        }
+        if !path.greeted {
+            return Err(ProtocolError::OutOfPlace(record.kind));
+        }
+        if record.kind.is_numbered() {
+            let number = path.number;
+            path.number += 1;
+            return match self.incoming.is_new(number, record.len())? {
+                true => self.handle_numbered(record),
+                false => Ok(()),
+            };
+        }
+        match record.kind {
+            Kind::Ping => path.handle_ping(record.payload),
+            Kind::Pong => path.handle_pong(&record, now, self.since)?,
+            Kind::Ack => return self.outgoing.handle_ack(record.number()?),
+            Kind::Datagram => self.handle_datagram(record.channel, record.payload),
+            other => return Err(ProtocolError::OutOfPlace(other)),
+        }
+        Ok(())
+    }
+
+    fn handle_numbered(&mut self, record: Record) -> Result<(), ProtocolError> {
+        let id = record.channel;
+        match record.kind {
+            Kind::Open => return self.handle_open(&record),
+            Kind::Close => {
+                self.handle_close();
+                return Ok(());
+            }
+            _ => {}
+        }
+        let Some(channel) = self.channels.get_mut(&id) else {
+            // It was open once, and is over on this side.
+            let known = if self.is_ours(id) { id < self.next_channel } else { id <= self.highest_theirs };
+            return if known { Ok(()) } else { Err(ProtocolError::OutOfPlace(record.kind)) };
+        };
+        match record.kind {
+            Kind::Data => {
+                if channel.handle_data(id, record.payload)? {
+                    self.events.push_back(Event::Readable(id));
+                }
+            }
+            Kind::Finish => {
+                channel.handle_finish();
+                self.events.push_back(Event::Readable(id));
+            }
+            Kind::Stop => {
+                channel.handle_stop();
+                self.events.push_back(Event::Writable(id));
+            }
+            Kind::Window => channel.handle_window(record.number()?),
+            other => return Err(ProtocolError::OutOfPlace(other)),
+        }
+        self.settle(id);
+        Ok(())
+    }
+
+    /// The other end is gone, having said everything: what came can still be read.
+    fn handle_close(&mut self) {
+        self.close_heard = true;
+        for (id, channel) in &mut self.channels {
+            channel.handle_finish();
+            channel.handle_stop();
+            self.events.extend([Event::Readable(*id), Event::Writable(*id)]);
+        }
+        self.events.push_back(Event::Closed);
+    }
+
+    fn handle_open(&mut self, record: &Record) -> Result<(), ProtocolError> {
+        let id = record.channel;
+        let kind = match record.payload[..] {
+            [byte] => ChannelKind::from_byte(byte).ok_or(ProtocolError::Length(Kind::Open))?,
+            _ => return Err(ProtocolError::Length(Kind::Open)),
+        };
+        if id == 0 || self.is_ours(id) || id <= self.highest_theirs {
+            return Err(ProtocolError::OutOfPlace(Kind::Open));
+        }
+        self.highest_theirs = id;
+        if self.channels.len() >= CHANNELS || self.closing {
+            self.outgoing.push(Record::new(Kind::Stop, id, Bytes::new()));
+            self.outgoing.push(Record::new(Kind::Finish, id, Bytes::new()));
+            return Ok(());
+        }
+        self.channels.insert(id, Channel::new(kind));
+        self.opened.push_back(id);
+        self.events.push_back(Event::Opened);
+        Ok(())
+    }
+
+    fn is_ours(&self, id: u32) -> bool {
+        id % 2 == if self.role == Role::Caller { 1 } else { 0 }
+    }
+
+    /// A datagram that came on its own, or in a record.
+    pub(crate) fn handle_datagram(&mut self, id: u32, data: Bytes) {
+        let Some(channel) = self.channels.get_mut(&id).filter(|channel| channel.kind == ChannelKind::Datagram) else {
+            // It may have overtaken the record that opens its channel.
+            return;
+        };
+        channel.handle_datagram(data);
+        self.events.push_back(Event::Readable(id));
+    }
+
+    // ---- channels
+
+    /// A new channel; `None` when there are too many, or the session is over.
+    pub(crate) fn open(&mut self, kind: ChannelKind) -> Option<u32> {
+        if self.channels.len() >= CHANNELS || self.closing || self.close_heard {
+            return None;
+        }
+        let id = self.next_channel;
+        self.next_channel = id.checked_add(2)?;
+        self.channels.insert(id, Channel::new(kind));
+        self.outgoing.push(Record::new(Kind::Open, id, vec![kind.to_byte()]));
+        Some(id)
+    }
+
+    /// The next channel that the other end has opened.
+    pub(crate) fn accept(&mut self) -> Option<(u32, ChannelKind)> {
+        let id = self.opened.pop_front()?;
+        let kind = self.channels.get(&id)?.kind;
+        Some((id, kind))
+    }
+
+    pub(crate) fn channel(&self, id: u32) -> Option<&Channel> {
+        self.channels.get(&id)
+    }
+
+    /// Takes some of `data`; 0 when the channel takes nothing now.
+    pub(crate) fn write(&mut self, id: u32, data: &[u8]) -> usize {
+        let Some(channel) = self.channels.get_mut(&id) else { return 0 };
+        let taken = channel.write(data);
+        self.settle(id);
+        taken
+    }
+
+    pub(crate) fn finish(&mut self, id: u32) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.finish();
+        }
+        self.settle(id);
+    }
+
+    /// The next bytes or datagram of a channel.
+    pub(crate) fn read(&mut self, id: u32) -> Option<Bytes> {
+        let channel = self.channels.get_mut(&id)?;
+        let data = channel.read()?;
+        if let Some(more) = channel.take_window() {
+            self.outgoing.push(Record::new(Kind::Window, id, more.to_be_bytes().to_vec()));
+        }
+        Some(data)
+    }
+
+    /// The channel's pipe is gone.
+    pub(crate) fn release(&mut self, id: u32) {
+        if self.channels.get_mut(&id).is_some_and(Channel::release) {
+            self.outgoing.push(Record::new(Kind::Stop, id, Bytes::new()));
+        }
+        self.settle(id);
+    }
+
+    /// A datagram for the lane, where the path has none of its own. False when it was dropped, since a
+    /// datagram does not wait.
+    pub(crate) fn send_datagram_in_order(&mut self, id: u32, data: &[u8]) -> bool {
+        let Some(path) = self.active.and_then(|id| self.paths.get_mut(&id)) else { return false };
+        if self.outgoing.waiting() >= AHEAD {
+            return false;
+        }
+        path.say(Record::new(Kind::Datagram, id, Bytes::copy_from_slice(data)));
+        true
+    }
+
+    /// Puts a channel in line when it has something to say, and forgets one that is over.
+    fn settle(&mut self, id: u32) {
+        let Some(channel) = self.channels.get(&id) else { return };
+        if channel.is_over() {
+            self.channels.remove(&id);
+        } else if channel.has_something_to_say() && !self.ready.contains(&id) {
+            self.ready.push_back(id);
+        }
+    }
+
+    // ---- output
+
+    /// Before a batch of [`poll_transmit`](Self::poll_transmit): what was received is acknowledged with it.
+    pub(crate) fn begin_batch(&mut self) {
+        self.ack_now = true;
+    }
+
+    /// True when a batch would say something on this path; an acknowledgement alone waits for company,
+    /// or for `ack_is_due`.
+    pub(crate) fn has_output(&self, id: PathId) -> bool {
+        let Some(path) = self.paths.get(&id) else { return false };
+        path.has_control()
+            || (self.active == Some(id)
+                && (self.outgoing.waiting() > 0
+                    || self.incoming.ack_is_due()
+                    || (!self.ready.is_empty() && !self.outgoing.is_full())
+                    || self.must_say_close()))
+    }
+
+    /// True when received records wait for an acknowledgement.
+    pub(crate) fn owes_ack(&self) -> bool {
+        self.incoming.owes_ack()
+    }
+
+    /// The next record for this path.
+    pub(crate) fn poll_transmit(&mut self, id: PathId) -> Option<Record> {
+        let path = self.paths.get_mut(&id)?;
+        if let Some(record) = path.poll_control() {
+            return Some(record);
+        }
+        if self.active != Some(id) {
+            return None;
+        }
+        if std::mem::take(&mut self.ack_now)
+            && let Some(expected) = self.incoming.take_ack()
+        {
+            return Some(Record::new(Kind::Ack, 0, expected.to_be_bytes().to_vec()));
+        }
+        self.fill_lane();
+        self.outgoing.poll_transmit()
+    }
+
+    /// Lets the channels that are ready say something in turn, one record each.
+    fn fill_lane(&mut self) {
+        while self.outgoing.waiting() < AHEAD && !self.outgoing.is_full() {
+            let Some(id) = self.ready.pop_front() else { break };
+            let Some(channel) = self.channels.get_mut(&id) else { continue };
+            match channel.next() {
+                Next::Data(data) => {
+                    self.outgoing.push(Record::new(Kind::Data, id, data));
+                    self.events.push_back(Event::Writable(id));
+                }
+                Next::Finish => self.outgoing.push(Record::new(Kind::Finish, id, Bytes::new())),
+                Next::Nothing => {}
+            }
+            self.settle(id);
+        }
+        if self.must_say_close() {
+            self.close_said = true;
+            self.outgoing.push(Record::new(Kind::Close, 0, Bytes::new()));
+        }
+    }
+
+    fn must_say_close(&self) -> bool {
+        self.closing && !self.close_said && self.ready.is_empty() && !self.channels.values().any(Channel::has_unsent)
+    }
+
+    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    // ---- time and end
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.paths.values().map(Path::poll_timeout).min()
+    }
+
+    /// Asks quiet paths, and gives up dead ones.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        let since = self.since;
+        let mut dead = Vec::new();
+        for (id, path) in &mut self.paths {
+            if !path.handle_timeout(now, since) {
+                dead.push(*id);
+            }
+        }
+        for id in dead {
+            self.detach(id);
+            self.events.push_back(Event::Over(id));
+        }
+    }
+
+    /// Says everything that is yet to be said, and then goodbye.
+    pub(crate) fn close(&mut self) {
+        self.closing = true;
+        let ids: Vec<u32> = self.channels.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.release(id));
+    }
+
+    /// True when both ends know that it is over.
+    pub(crate) fn is_over(&self) -> bool {
+        self.close_heard || (self.close_said && self.outgoing.is_empty())
+    }
+
+    /// True once the other end has greeted, on whichever path: it takes part.
+    pub(crate) fn is_greeted(&self) -> bool {
+        self.greeted
+    }
+
+    /// Appends a record to a buffer as it stands on the path.
+    pub(crate) fn write_record(record: &Record, to: &mut BytesMut) {
+        to.put_slice(&record.header());
+        to.put_slice(&record.payload);
+    }
+}

@@ -1,0 +1,284 @@
+//! Two sessions and the paths between them, in virtual time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use super::ProtocolError;
+use super::channels::ChannelKind;
+use super::path::{PathId, SessionId};
+use super::record::{Kind, Record, next_record};
+use super::state::{Event, Role, State};
+
+const CALLER: usize = 0;
+const ANSWERER: usize = 1;
+
+/// Bytes on their way to each end of a path, with the instant at which they arrive.
+#[derive(Default)]
+struct Wire {
+    delay: Duration,
+    flying: [VecDeque<(Instant, Bytes)>; 2],
+    arrived: [BytesMut; 2],
+}
+
+struct World {
+    now: Instant,
+    ends: [State; 2],
+    wires: BTreeMap<PathId, Wire>,
+    over: Vec<(usize, PathId)>,
+    random: u64,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let now = Instant::now();
+        let end = |role| State::new(role, SessionId([7; 16]), now);
+        let ends = [end(Role::Caller), end(Role::Answerer)];
+        Self { now, ends, wires: BTreeMap::new(), over: Vec::new(), random: seed }
+    }
+
+    fn random(&mut self, below: u64) -> u64 {
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 33) % below
+    }
+
+    fn connect(&mut self, id: u64, delay: Duration) {
+        self.wires.insert(PathId(id), Wire { delay, ..Wire::default() });
+        for end in &mut self.ends {
+            end.attach(PathId(id), self.now);
+        }
+    }
+
+    /// The path breaks with all that is on it.
+    fn cut(&mut self, id: u64) {
+        self.wires.remove(&PathId(id));
+        for end in &mut self.ends {
+            end.detach(PathId(id));
+        }
+    }
+
+    fn step(&mut self, by: Duration) {
+        self.now += by;
+        for end in [CALLER, ANSWERER] {
+            self.transmit(end);
+            self.deliver(end);
+            while let Some(event) = self.ends[end].poll_event() {
+                if let Event::Over(path) = event {
+                    self.over.push((end, path));
+                }
+            }
+        }
+    }
+
+    fn transmit(&mut self, end: usize) {
+        for (id, wire) in &mut self.wires {
+            self.ends[end].begin_batch();
+            // A path takes a bounded number of bytes at a time.
+            let mut room: i64 = 200_000;
+            while room > 0 {
+                let Some(record) = self.ends[end].poll_transmit(*id) else { break };
+                let mut bytes = BytesMut::new();
+                State::write_record(&record, &mut bytes);
+                room -= bytes.len() as i64;
+                wire.flying[1 - end].push_back((self.now + wire.delay, bytes.freeze()));
+            }
+        }
+    }
+
+    fn deliver(&mut self, end: usize) {
+        for (id, wire) in &mut self.wires {
+            while wire.flying[end].front().is_some_and(|(due, _)| *due <= self.now) {
+                let (_, bytes) = wire.flying[end].pop_front().unwrap();
+                wire.arrived[end].extend_from_slice(&bytes);
+            }
+            while let Some(record) = next_record(&mut wire.arrived[end]).unwrap() {
+                self.ends[end].handle_record(*id, record, self.now).unwrap();
+            }
+        }
+    }
+
+    fn run(&mut self, times: usize) {
+        (0..times).for_each(|_| self.step(Duration::from_millis(1)));
+    }
+}
+
+/// Bytes of which each says where it stands.
+fn pattern(from: usize, len: usize) -> Vec<u8> {
+    (from..from + len).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect()
+}
+
+#[test]
+fn the_first_bytes_arrive_with_the_greeting() {
+    let mut world = World::new(1);
+    world.connect(1, Duration::from_millis(10));
+    let id = world.ends[CALLER].open(ChannelKind::Stream).unwrap();
+    world.ends[CALLER].write(id, b"first");
+    world.run(12);
+    assert_eq!(world.ends[ANSWERER].accept(), Some((id, ChannelKind::Stream)));
+    assert_eq!(world.ends[ANSWERER].read(id).unwrap(), &b"first"[..]);
+}
+
+/// Four channels each way, while paths come and go, some broken with what they carried: each byte
+/// arrives once, in order.
+#[test]
+fn nothing_is_lost_doubled_or_reordered_whatever_the_paths_do() {
+    let mut changes = 0;
+    for seed in 0..40 {
+        let mut world = World::new(seed);
+        world.connect(1, Duration::from_millis(20));
+        let total = 1_500_000;
+        let ids: Vec<u32> = (0..4).map(|_| world.ends[CALLER].open(ChannelKind::Stream).unwrap()).collect();
+        let mut sent = [[0; 4]; 2];
+        let mut got = [[0; 4]; 2];
+        let mut path = 1;
+        for turn in 0.. {
+            assert!(turn < 20_000, "it gets on: {sent:?} {got:?}");
+            for end in [CALLER, ANSWERER] {
+                for (n, id) in ids.iter().enumerate() {
+                    // The answerer has the channel once its opening arrived.
+                    if world.ends[end].channel(*id).is_none() {
+                        continue;
+                    }
+                    let len = (total - sent[end][n]).min(world.random(30_000) as usize);
+                    sent[end][n] += world.ends[end].write(*id, &pattern(sent[end][n], len));
+                    while let Some(data) = world.ends[end].read(*id) {
+                        assert!(
+                            data == pattern(got[end][n], data.len()),
+                            "seed {seed}: other bytes at {}",
+                            got[end][n]
+                        );
+                        got[end][n] += data.len();
+                    }
+                }
+            }
+            match world.random(20) {
+                0 => {
+                    path += 1;
+                    let delay = Duration::from_millis(1 + world.random(40));
+                    world.connect(path, delay);
+                }
+                1 => {
+                    let one = 1 + world.random(path);
+                    world.cut(one);
+                    if world.wires.is_empty() {
+                        path += 1;
+                        world.connect(path, Duration::from_millis(5));
+                    }
+                }
+                _ => {}
+            }
+            if world.ends[CALLER].active().is_none() {
+                path += 1;
+                world.connect(path, Duration::from_millis(5));
+            }
+            world.step(Duration::from_millis(1));
+            if got == [[total; 4]; 2] {
+                break;
+            }
+        }
+        changes += path - 1;
+    }
+    assert!(changes > 200, "paths did change: {changes}");
+}
+
+#[test]
+fn a_better_path_takes_over_and_the_old_one_is_given_up_at_both_ends() {
+    let mut world = World::new(3);
+    world.connect(1, Duration::from_millis(50));
+    let id = world.ends[CALLER].open(ChannelKind::Stream).unwrap();
+    world.ends[CALLER].write(id, &pattern(0, 100_000));
+    world.run(30);
+    world.connect(2, Duration::from_millis(5));
+    assert_eq!(world.ends[CALLER].active(), Some(PathId(1)), "not before the other end knows");
+    world.run(30);
+    assert_eq!(world.ends[CALLER].active(), Some(PathId(2)));
+    assert_eq!(world.ends[ANSWERER].active(), Some(PathId(2)));
+    assert!(world.over.contains(&(CALLER, PathId(1))));
+    assert!(world.over.contains(&(ANSWERER, PathId(1))) || world.ends[ANSWERER].rtt(PathId(1)).is_none());
+    let rtt = world.ends[CALLER].rtt(PathId(2)).unwrap();
+    assert!((10..=12).contains(&rtt.as_millis()), "{rtt:?}");
+}
+
+#[test]
+fn the_end_of_each_way_is_told_and_a_channel_that_is_over_is_forgotten() {
+    let mut world = World::new(4);
+    world.connect(1, Duration::from_millis(1));
+    let id = world.ends[CALLER].open(ChannelKind::Stream).unwrap();
+    world.ends[CALLER].write(id, b"question");
+    world.ends[CALLER].finish(id);
+    world.run(5);
+    assert_eq!(world.ends[ANSWERER].read(id).unwrap(), &b"question"[..]);
+    assert!(world.ends[ANSWERER].channel(id).unwrap().is_at_end());
+    assert_eq!(world.ends[ANSWERER].write(id, b"answer"), 6);
+    world.ends[ANSWERER].release(id);
+    world.run(5);
+    assert_eq!(world.ends[CALLER].read(id).unwrap(), &b"answer"[..]);
+    assert!(world.ends[CALLER].channel(id).unwrap().is_at_end());
+    world.ends[CALLER].release(id);
+    world.run(5);
+    assert!(world.ends[CALLER].channel(id).is_none() && world.ends[ANSWERER].channel(id).is_none());
+}
+
+#[test]
+fn closing_says_everything_first() {
+    let mut world = World::new(5);
+    world.connect(1, Duration::from_millis(3));
+    let id = world.ends[CALLER].open(ChannelKind::Stream).unwrap();
+    let data = pattern(0, 200_000);
+    assert_eq!(world.ends[CALLER].write(id, &data), data.len());
+    world.ends[CALLER].close();
+    world.run(40);
+    let mut got = Vec::new();
+    while let Some(data) = world.ends[ANSWERER].read(id) {
+        got.extend_from_slice(&data);
+    }
+    assert_eq!(got, data);
+    assert!(world.ends[CALLER].is_over() && world.ends[ANSWERER].is_over());
+    assert!(world.ends[ANSWERER].open(ChannelKind::Stream).is_none());
+}
+
+#[test]
+fn a_path_that_falls_silent_is_given_up() {
+    let mut world = World::new(6);
+    world.connect(1, Duration::from_millis(3));
+    world.run(20);
+    let caller = &mut world.ends[CALLER];
+    let begun = world.now;
+    let mut now = begun;
+    while caller.active().is_some() {
+        now = caller.poll_timeout().unwrap();
+        caller.handle_timeout(now);
+        while caller.poll_transmit(PathId(1)).is_some() {}
+    }
+    assert_eq!((now - begun).as_secs(), 9, "ten seconds after the last word");
+}
+
+#[test]
+fn records_before_the_greeting_and_channels_out_of_order_are_refused() {
+    let now = Instant::now();
+    let mut state = State::new(Role::Answerer, SessionId([7; 16]), now);
+    state.attach(PathId(1), now);
+    let open = |id| Record::new(Kind::Open, id, vec![0]);
+    assert_eq!(state.handle_record(PathId(1), open(1), now), Err(ProtocolError::OutOfPlace(Kind::Open)));
+    let mut caller = State::new(Role::Caller, SessionId([7; 16]), now);
+    caller.attach(PathId(1), now);
+    let hello = caller.poll_transmit(PathId(1)).unwrap();
+    state.handle_record(PathId(1), hello, now).unwrap();
+    state.handle_record(PathId(1), open(3), now).unwrap();
+    assert_eq!(state.handle_record(PathId(1), open(1), now), Err(ProtocolError::OutOfPlace(Kind::Open)));
+    assert_eq!(state.handle_record(PathId(1), open(4), now), Err(ProtocolError::OutOfPlace(Kind::Open)));
+    let data = Record::new(Kind::Data, 9, vec![0]);
+    assert_eq!(state.handle_record(PathId(1), data, now), Err(ProtocolError::OutOfPlace(Kind::Data)));
+}
+
+#[test]
+fn the_greeting_of_another_session_is_refused() {
+    let now = Instant::now();
+    let mut caller = State::new(Role::Caller, SessionId([8; 16]), now);
+    caller.attach(PathId(1), now);
+    let mut state = State::new(Role::Answerer, SessionId([7; 16]), now);
+    state.attach(PathId(1), now);
+    let hello = caller.poll_transmit(PathId(1)).unwrap();
+    assert_eq!(state.handle_record(PathId(1), hello, now), Err(ProtocolError::Greeting));
+}

@@ -1,0 +1,125 @@
+//! Decides: what a few answers of STUN servers show of how a NAT assigns ports, as far as a punch needs to know it.
+
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use crate::nat::probe::{Sample, delta};
+use crate::nat::{Delta, Finding};
+
+/// Fewer fresh mappings say nothing about the range that ports are taken from.
+const FEWEST: usize = 8;
+
+/// A range over this is as good as all ports.
+const WIDE: u32 = 32_768;
+
+/// Ports below are not assigned.
+pub(super) const LOWEST: u16 = 1024;
+
+/// Where a peer is seen, and what its NAT does for the next destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// What a server saw of the socket that is punched from.
+    pub(super) addr: SocketAddrV4,
+    pub(super) ports: Assigned,
+}
+
+/// How a NAT chooses external ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Assigned {
+    /// The same one for every destination, or nothing shows otherwise.
+    Kept,
+    /// Counted on from the last one seen, by so much for each new destination.
+    Counted { last: u16, by: i16 },
+    /// At random from these.
+    Random { low: u16, high: u16 },
+}
+
+impl Assigned {
+    /// From what several servers saw of one socket, and one server of fresh sockets (local and external port, in the order in
+    /// which they were sent from).
+    pub(super) fn of(same: &[u16], fresh: &[(u16, u16)]) -> Self {
+        if same.windows(2).all(|pair| pair[0] == pair[1]) {
+            return Self::Kept;
+        }
+        let samples: Vec<Sample> = (0..)
+            .zip(fresh)
+            .map(|(order, (local, mapped))| Sample { order, at: Duration::ZERO, local: *local, mapped: *mapped })
+            .collect();
+        match (delta(&samples), fresh.last()) {
+            (Finding::Known(Delta::Independent(by)), Some((_, last))) => match i16::try_from(by) {
+                Ok(by) if by != 0 => Self::Counted { last: *last, by },
+                _ => Self::anywhere(same, fresh),
+            },
+            _ => Self::anywhere(same, fresh),
+        }
+    }
+
+    /// The span of what was seen, widened by what so many samples leave out.
+    fn anywhere(same: &[u16], fresh: &[(u16, u16)]) -> Self {
+        let seen = || same.iter().copied().chain(fresh.iter().map(|(_, mapped)| *mapped));
+        let (Some(low), Some(high)) = (seen().min(), seen().max()) else { return Self::Kept };
+        let count = seen().count();
+        let span = u32::from(high - low) + 1;
+        if count < FEWEST || span > WIDE {
+            return Self::Random { low: LOWEST, high: u16::MAX };
+        }
+        // The expected gap beyond the outermost of n samples is span / (n - 1): twice that is missed in one of seven.
+        let more = u16::try_from(2 * span / (count as u32 - 1)).unwrap_or(u16::MAX);
+        Self::Random { low: low.saturating_sub(more).max(LOWEST), high: high.saturating_add(more) }
+    }
+
+    /// Whether the external port towards a new destination is known.
+    pub(super) fn is_kept(self) -> bool {
+        self == Self::Kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nat::Rng;
+
+    fn fresh(ports: impl IntoIterator<Item = u16>) -> Vec<(u16, u16)> {
+        let mut rng = Rng::new(3);
+        ports.into_iter().map(|port| (rng.port(32768, 60999), port)).collect()
+    }
+
+    #[test]
+    fn a_port_that_stays_is_kept_whatever_other_sockets_get() {
+        assert_eq!(Assigned::of(&[5000, 5000], &fresh([1, 2, 3])), Assigned::Kept);
+        assert_eq!(Assigned::of(&[5000], &[]), Assigned::Kept);
+        assert_eq!(Assigned::of(&[], &[]), Assigned::Kept);
+    }
+
+    #[test]
+    fn counted_ports_go_on_from_the_last_one() {
+        assert_eq!(
+            Assigned::of(&[40000, 40001], &fresh((40002..40026).step_by(1))),
+            Assigned::Counted { last: 40025, by: 1 }
+        );
+        assert_eq!(
+            Assigned::of(&[40100, 40098], &fresh((0..24).map(|at| 40096 - 2 * at))),
+            Assigned::Counted { last: 40050, by: -2 }
+        );
+    }
+
+    #[test]
+    fn random_ports_of_a_block_are_within_what_is_guessed() {
+        for seed in 0..200 {
+            let mut rng = Rng::new(seed);
+            let mut port = || rng.port(40000, 40511);
+            let same = [port(), port()];
+            let ports = fresh((0..24).map(|_| port()));
+            let Assigned::Random { low, high } = Assigned::of(&same, &ports) else { continue };
+            assert!(high - low < 700 && low < 40100 && high > 40411, "{seed}: {low} to {high}");
+        }
+    }
+
+    #[test]
+    fn ports_from_everywhere_are_from_everywhere() {
+        let mut rng = Rng::new(1);
+        let ports = fresh((0..24).map(|_| rng.port(1024, 65535)));
+        assert_eq!(Assigned::of(&[2000, 60000], &ports), Assigned::Random { low: 1024, high: 65535 });
+        assert_eq!(Assigned::of(&[2000, 2100], &[]), Assigned::Random { low: 1024, high: 65535 });
+    }
+}

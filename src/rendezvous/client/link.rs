@@ -1,0 +1,179 @@
+//! Waits: the connection of a client to its server, made again whenever it is lost.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng as _;
+use tokio::io::{AsyncWriteExt, WriteHalf};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::client::TlsStream;
+
+use super::super::wire::{Frame, Reason};
+use super::desk::Ended;
+use super::dial::{Carried, Dialer, Line};
+use super::{Shared, State};
+use crate::base::backoff::Backoff;
+
+/// Waits between attempts to connect again.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How long the server may take to answer a ping.
+const PONG: Duration = Duration::from_secs(10);
+/// How long what is left may take to be sent at the end.
+const PARTING: Duration = Duration::from_secs(5);
+/// Bytes that are written at once.
+const BATCH: usize = 64 * 1024;
+
+/// Runs until the client is closed, or the server says that it must not come back.
+pub(super) async fn run(shared: Arc<Shared>, dialer: Dialer, first: Line) {
+    let mut line = first;
+    let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+    let ended = loop {
+        let begun = Instant::now();
+        let lost = connected(&shared, line).await;
+        // A server that takes everybody and drops them at once is not asked at once again.
+        if begun.elapsed() >= LONGEST_WAIT {
+            backoff.reset();
+        }
+        shared.with(|desk, _| desk.fall());
+        match lost {
+            Lost::Closed => break None,
+            Lost::Ended(Ended::Goodbye(Reason::Replaced)) => {
+                break Some(Arc::from(Ended::Goodbye(Reason::Replaced).to_string()));
+            }
+            lost => shared.tell(State::Connecting { why: Arc::from(lost.to_string()) }),
+        }
+        match again(&shared, &dialer, &mut backoff).await {
+            Some(made) => line = made,
+            None => break None,
+        }
+    };
+    shared.with(|desk, _| desk.closing = true);
+    shared.tell(State::Closed { why: ended });
+}
+
+/// Tries until there is a connection; `None` when the client is closed meanwhile.
+async fn again(shared: &Shared, dialer: &Dialer, backoff: &mut Backoff) -> Option<Line> {
+    loop {
+        let wait = backoff.next(rand::rng().next_u64());
+        tokio::select! {
+            () = shared.closing() => return None,
+            () = sleep(wait) => {}
+        }
+        tokio::select! {
+            () = shared.closing() => return None,
+            made = dialer.dial() => match made {
+                Ok(line) => return Some(line),
+                Err(error) => {
+                    tracing::debug!(%error, "not connected");
+                    shared.tell(State::Connecting { why: Arc::from(error.to_string()) });
+                }
+            },
+        }
+    }
+}
+
+/// Why a connection is over.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error("the client was closed")]
+    Closed,
+    #[error("the connection to the rendezvous server broke: {0}")]
+    Broken(#[from] io::Error),
+    #[error("the rendezvous server has closed the connection")]
+    Finished,
+    #[error("the rendezvous server does not answer")]
+    Silent,
+    #[error("the rendezvous server has ended the connection: {0}")]
+    Ended(#[from] Ended),
+}
+
+async fn connected(shared: &Shared, line: Line) -> Lost {
+    shared.with(|desk, _| desk.rise(line.window));
+    shared.tell(State::Connected);
+    let Line { mut frames, writing, keepalive, .. } = line;
+    let reading = async {
+        loop {
+            match frames.fill().await {
+                Ok(true) => {}
+                Ok(false) => return Lost::Finished,
+                Err(error) => return error.into(),
+            }
+            let handled = shared.with(|desk, now| {
+                while let Some(frame) = frames.take()? {
+                    desk.handle(now, frame)?;
+                }
+                Ok::<(), Ended>(())
+            });
+            if let Err(ended) = handled {
+                return ended.into();
+            }
+        }
+    };
+    let mut writing = pin!(write(shared, writing));
+    tokio::select! {
+        lost = reading => lost,
+        lost = &mut writing => lost,
+        () = keep_alive(shared, keepalive) => Lost::Silent,
+        () = async {
+            shared.closing().await;
+            sleep(PARTING).await;
+        } => Lost::Closed,
+    }
+}
+
+/// Pings; returns when one is not answered.
+async fn keep_alive(shared: &Shared, every: Duration) {
+    for number in 1.. {
+        sleep(every).await;
+        shared.with(|desk, _| {
+            desk.pinged = Some(number);
+            desk.out.push_front(Frame::Ping(number));
+        });
+        sleep(PONG.min(every)).await;
+        if shared.with(|desk, _| desk.pinged.is_some()) {
+            return;
+        }
+    }
+}
+
+async fn write(shared: &Shared, mut writing: WriteHalf<TlsStream<Carried>>) -> Lost {
+    let mut out = Vec::new();
+    loop {
+        let closing = shared.with_quietly(|desk| {
+            desk.transmit(&mut out, BATCH);
+            desk.closing
+        });
+        if !out.is_empty() {
+            let sent = async {
+                writing.write_all(&out).await?;
+                writing.flush().await
+            };
+            if let Err(error) = sent.await {
+                return error.into();
+            }
+            out.clear();
+            continue;
+        }
+        if closing {
+            return part(writing).await;
+        }
+        out = Vec::new();
+        shared.bell.notified().await;
+    }
+}
+
+async fn part(mut writing: WriteHalf<TlsStream<Carried>>) -> Lost {
+    let mut out = Vec::new();
+    Frame::Goodbye(Reason::Done).write(&mut out);
+    let parting = async {
+        writing.write_all(&out).await?;
+        writing.shutdown().await
+    };
+    match timeout(PARTING, parting).await {
+        Ok(Err(error)) => error.into(),
+        _ => Lost::Closed,
+    }
+}

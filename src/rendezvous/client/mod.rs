@@ -1,0 +1,22 @@
+//! The client: one connection to a server, kept up; conversations and relayed streams on it.
+//!
+//! `desk`, `talks` and `streams` decide what a frame means and what is to be sent; `dial` and `link` wait for the connection,
+//! `signal` and `relay` are what users hold.
+
+mod bell;
+mod desk;
+mod dial;
+mod handle;
+mod link;
+mod proxy;
+mod relay;
+mod signal;
+mod streams;
+mod talks;
+
+pub use dial::ConnectError;
+pub use handle::{Client, ClientBuilder, State};
+use handle::{Handle, Shared};
+pub use proxy::{Proxy, ProxyError};
+pub use relay::RelayStream;
+pub use signal::{RelayError, Signal, SignalError};

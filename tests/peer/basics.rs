@@ -1,0 +1,161 @@
+//! Two nodes and what they say.
+
+use std::time::Duration;
+
+use natpipe::nat::Proto;
+use natpipe::peer::{ConnectError, Ended, Node, PathKind};
+use natpipe::rendezvous::Server;
+use natpipe::{Identity, Pipe};
+use ring::digest::{Context, Digest, SHA256};
+use tokio::time::timeout;
+
+const SOON: Duration = Duration::from_secs(30);
+
+async fn server() -> Server {
+    Server::listen("127.0.0.1:0".parse().unwrap(), Identity::generate().unwrap()).start().await.unwrap()
+}
+
+/// Bytes that differ everywhere.
+fn piece(at: u64) -> Vec<u8> {
+    (0..64 * 1024_u64).map(|n| ((at * 31 + n * 7) >> (n % 5)) as u8).collect()
+}
+
+async fn send_all(pipe: &Pipe, pieces: u64) -> Digest {
+    let mut sum = Context::new(&SHA256);
+    for at in 0..pieces {
+        let piece = piece(at);
+        sum.update(&piece);
+        pipe.send(piece).await.unwrap();
+    }
+    pipe.finish().await.unwrap();
+    sum.finish()
+}
+
+async fn receive_all(pipe: &Pipe) -> (u64, Digest) {
+    let (mut sum, mut len) = (Context::new(&SHA256), 0);
+    while let Ok(message) = pipe.recv_within(SOON).await {
+        sum.update(&message.data);
+        len += message.data.len() as u64;
+    }
+    (len, sum.finish())
+}
+
+/// Both ends send much at once, and each hears the other's end of file after the last byte.
+async fn both_ways(one: &Pipe, other: &Pipe, pieces: u64) {
+    let (sent, (len, got), back, (back_len, back_got)) =
+        tokio::join!(send_all(one, pieces), receive_all(other), send_all(other, pieces / 2), receive_all(one));
+    assert_eq!((len, back_len), (pieces * 65536, pieces / 2 * 65536));
+    assert_eq!((sent.as_ref(), back.as_ref()), (got.as_ref(), back_got.as_ref()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ticket_is_enough_on_one_network() {
+    let (ann, bob) = (Node::start().await.unwrap(), Node::start().await.unwrap());
+    let pipe = timeout(SOON, ann.connect(&bob.ticket().unwrap(), Proto::Tcp)).await.unwrap().unwrap();
+    pipe.send("first").await.unwrap();
+    let (peer, accepted) = timeout(SOON, bob.accept()).await.unwrap().unwrap();
+    assert_eq!(peer.id(), ann.id());
+    assert_eq!(&accepted.recv_within(SOON).await.unwrap().data[..], b"first");
+    let path = peer.path().unwrap();
+    assert_eq!((path.kind, path.remote.is_some()), (PathKind::Direct, true));
+    both_ways(&pipe, &accepted, 400).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_carries_everything_where_nothing_else_is_wanted() {
+    let server = server().await;
+    let node = || Node::builder().via(server.url()).relay_only(true).start();
+    let (ann, bob) = (node().await.unwrap(), node().await.unwrap());
+    let peer = timeout(SOON, ann.peer(&bob.ticket().unwrap())).await.unwrap().unwrap();
+    let pipe = peer.open(Proto::Tcp, Default::default()).unwrap();
+    pipe.send("x").await.unwrap();
+    let (_, accepted) = timeout(SOON, bob.accept()).await.unwrap().unwrap();
+    assert_eq!(&accepted.recv_within(SOON).await.unwrap().data[..], b"x");
+    assert_eq!(peer.path().unwrap().kind, PathKind::Relay);
+    both_ways(&pipe, &accepted, 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn datagrams_keep_their_boundaries_on_every_path() {
+    let server = server().await;
+    for relay_only in [false, true] {
+        let node = || Node::builder().via(server.url()).relay_only(relay_only).start();
+        let (ann, bob) = (node().await.unwrap(), node().await.unwrap());
+        let pipe = timeout(SOON, ann.connect(&bob.ticket().unwrap(), Proto::Udp)).await.unwrap().unwrap();
+        assert!(pipe.is_datagram());
+        let mut accepted = None;
+        for len in [1, 900, 9000] {
+            // Each may be lost.
+            for _ in 0..50 {
+                pipe.send(vec![7; len]).await.unwrap();
+                if accepted.is_none() {
+                    accepted = Some(timeout(SOON, bob.accept()).await.unwrap().unwrap().1);
+                }
+                let there = accepted.as_ref().unwrap();
+                match there.recv_within(Duration::from_millis(200)).await {
+                    Ok(message) if message.data.len() == len => break,
+                    _ => {}
+                }
+            }
+            accepted.as_ref().unwrap().send("got it").await.unwrap();
+            assert_eq!(&pipe.recv_within(SOON).await.unwrap().data[..], b"got it", "{len}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_pipes_share_a_connection_and_end_one_by_one() {
+    let (ann, bob) = (Node::start().await.unwrap(), Node::start().await.unwrap());
+    let peer = timeout(SOON, ann.peer(&bob.ticket().unwrap())).await.unwrap().unwrap();
+    let mut pairs = Vec::new();
+    for at in 0..100_u8 {
+        let pipe = peer.open(Proto::Tcp, Default::default()).unwrap();
+        pipe.send(vec![at]).await.unwrap();
+        let (_, accepted) = timeout(SOON, bob.accept()).await.unwrap().unwrap();
+        assert_eq!(&accepted.recv_within(SOON).await.unwrap().data[..], [at]);
+        pairs.push((pipe, accepted));
+    }
+    pairs.reverse();
+    for (pipe, accepted) in pairs {
+        pipe.finish().await.unwrap();
+        assert!(accepted.recv_within(SOON).await.is_err());
+        accepted.send("last").await.unwrap();
+        accepted.finish().await.unwrap();
+        assert_eq!(&pipe.recv_within(SOON).await.unwrap().data[..], b"last");
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_not_allowed_gets_no_pipe() {
+    let (ann, eve) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+    let allowed = natpipe::key::tls::Allowed::only([ann.peer_id()]);
+    let bob = Node::builder().allow(allowed).start().await.unwrap();
+    let ticket = bob.ticket().unwrap();
+    let eve = Node::builder().identity(eve).start().await.unwrap();
+    let refused = async {
+        // TLS 1.3 tells a client that it was refused only after its own part is done.
+        let peer = eve.peer(&ticket).await?;
+        Err::<(), _>(ConnectError::Ended(peer.ended().await))
+    };
+    let error = timeout(SOON, refused).await.unwrap().unwrap_err();
+    assert!(matches!(error, ConnectError::Failed(_) | ConnectError::Ended(Ended::Refused)), "{error}");
+    let ann = Node::builder().identity(ann).start().await.unwrap();
+    let pipe = timeout(SOON, ann.connect(&ticket, Proto::Tcp)).await.unwrap().unwrap();
+    pipe.send("it is me").await.unwrap();
+    let (peer, _) = timeout(SOON, bob.accept()).await.unwrap().unwrap();
+    assert_eq!(peer.id(), ann.id());
+}
+
+#[tokio::test]
+async fn a_peer_that_is_not_there_is_an_error_in_time() {
+    let server = server().await;
+    let ann = Node::builder().via(server.url()).start().await.unwrap();
+    let nobody = natpipe::Ticket::new(Identity::generate().unwrap().peer_id()).with_server(server.url());
+    let error = timeout(SOON, ann.connect(&nobody, Proto::Tcp)).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("not registered"), "{error}");
+    let own = ann.connect(&ann.ticket().unwrap(), Proto::Tcp).await.unwrap_err();
+    assert!(matches!(own, ConnectError::Ourselves), "{own}");
+    let nowhere = natpipe::Ticket::new(Identity::generate().unwrap().peer_id());
+    let error = timeout(SOON, ann.connect(&nowhere, Proto::Tcp)).await.unwrap().unwrap_err();
+    assert!(matches!(error, ConnectError::NoWay), "{error}");
+}

@@ -1,0 +1,5 @@
+//! Peers on loopback: tickets, pipes, paths, and those who are not let in.
+
+#![cfg(feature = "peer")]
+
+mod basics;

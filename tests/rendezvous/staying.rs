@@ -1,0 +1,162 @@
+//! What happens when the server, a peer or a connection goes, and to those who are not who they should be.
+
+use natpipe::Identity;
+use natpipe::key::{Carrier, ServerUrl};
+use natpipe::rendezvous::{Client, ConnectError, Limits, Reason, Server, SignalError, State};
+use natpipe::stun;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::{peer, server, server_with, soon};
+
+/// Waits for a state.
+async fn until(client: &Client, what: &str, wanted: impl Fn(&State) -> bool) -> State {
+    let mut state = client.state();
+    soon(what, state.wait_for(|state| wanted(state))).await.unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_server_with_another_key_is_told_apart_before_a_word_is_said() {
+    let server = server().await;
+    let other = Identity::generate().unwrap().peer_id();
+    let url = ServerUrl::new(Carrier::Natpipe, "127.0.0.1", server.addr().port(), other).unwrap();
+    let refused = soon("the refusal", Client::connect(&url, &Identity::generate().unwrap())).await;
+    assert!(matches!(refused, Err(ConnectError::NotTheServer { .. })), "{refused:?}");
+    assert_eq!(server.counters().peers, 0);
+}
+
+#[tokio::test]
+async fn what_is_no_rendezvous_server_is_told_apart() {
+    let key = Identity::generate().unwrap().peer_id();
+    for answer in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b""] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = ServerUrl::new(Carrier::Natpipe, "127.0.0.1", listener.local_addr().unwrap().port(), key).unwrap();
+        let answering = async {
+            // Straight, and as a websocket.
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.write_all(answer).await.unwrap();
+                // Until the client has read it.
+                let _ = stream.shutdown().await;
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
+        };
+        let connecting = async {
+            let me = Identity::generate().unwrap();
+            Client::connect(&url, &me).await
+        };
+        let (refused, ()) = soon("the refusal", async { tokio::join!(connecting, answering) }).await;
+        assert!(matches!(refused, Err(ConnectError::Handshake { .. })), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_listening_is_said_at_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let me = Identity::generate().unwrap();
+    let url = ServerUrl::new(Carrier::Natpipe, "127.0.0.1", port, me.peer_id()).unwrap();
+    let refused = soon("the refusal", Client::connect(&url, &me)).await;
+    assert!(matches!(refused, Err(ConnectError::Open { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn after_a_restart_of_the_server_peers_come_back_by_themselves() {
+    let identity = Identity::generate().unwrap();
+    let first = Server::listen("127.0.0.1:0".parse().unwrap(), identity.clone()).start().await.unwrap();
+    let addr = first.addr();
+    let (ann, bob) = (peer(&first).await, peer(&first).await);
+    let signal = ann.client.signal(bob.identity.peer_id()).unwrap();
+    let mut stream = signal.relay_stream().unwrap();
+    first.close().await;
+    for client in [&ann.client, &bob.client] {
+        until(client, "the loss", |state| matches!(state, State::Connecting { .. })).await;
+    }
+    assert_eq!(soon("the end", signal.recv()).await, Err(SignalError::ServerLost));
+    assert!(soon("the end", stream.read_u8()).await.is_err());
+    assert!(matches!(ann.client.signal(bob.identity.peer_id()), Err(SignalError::NotConnected)));
+
+    let second = Server::listen(addr, identity).start().await.unwrap();
+    for client in [&ann.client, &bob.client] {
+        until(client, "the return", |state| *state == State::Connected).await;
+    }
+    assert_eq!(second.counters().peers, 2);
+    let to_bob = ann.client.signal(bob.identity.peer_id()).unwrap();
+    to_bob.send("again").await.unwrap();
+    let from_ann = soon("the conversation", bob.client.accept()).await.unwrap();
+    assert_eq!(soon("the message", from_ann.recv()).await.unwrap(), "again");
+}
+
+#[tokio::test]
+async fn who_is_replaced_by_the_same_key_does_not_push_back() {
+    let server = server().await;
+    let (ann, bob) = (peer(&server).await, peer(&server).await);
+    let to_bob = ann.client.signal(bob.identity.peer_id()).unwrap();
+    let from_ann = soon("the conversation", bob.client.accept()).await.unwrap();
+    // Somebody with Ann's key pushes her out; she does not push back.
+    let usurper = Client::connect(&server.url(), &ann.identity).await.unwrap();
+    let state = until(&ann.client, "the end", |state| matches!(state, State::Closed { .. })).await;
+    let State::Closed { why: Some(why) } = state else { panic!("no reason") };
+    assert!(why.contains(&Reason::Replaced.to_string()), "{why}");
+    assert!(soon("the end", to_bob.recv()).await.is_err());
+    assert_eq!(soon("the end", ann.client.accept()).await.map(|_| ()), Err(SignalError::Ended));
+    // What Bob says now reaches the new one, which does not know the conversation and says nothing.
+    from_ann.send("who are you?").await.unwrap();
+    let to_new = bob.client.signal(ann.identity.peer_id()).unwrap();
+    to_new.send("hello").await.unwrap();
+    let from_bob = soon("the conversation", usurper.accept()).await.unwrap();
+    assert_eq!(soon("the message", from_bob.recv()).await.unwrap(), "hello");
+}
+
+#[tokio::test]
+async fn closing_a_client_sends_what_was_written_and_takes_the_registration_back() {
+    let server = server().await;
+    let (ann, bob) = (peer(&server).await, peer(&server).await);
+    let to_bob = ann.client.signal(bob.identity.peer_id()).unwrap();
+    to_bob.send("goodbye").await.unwrap();
+    soon("the close", ann.client.close()).await;
+    let from_ann = soon("the conversation", bob.client.accept()).await.unwrap();
+    assert_eq!(soon("the message", from_ann.recv()).await.unwrap(), "goodbye");
+    let late = bob.client.signal(ann.identity.peer_id()).unwrap();
+    assert_eq!(soon("the refusal", late.recv()).await, Err(SignalError::NotThere));
+}
+
+#[tokio::test]
+async fn a_full_server_says_so() {
+    let server = server_with(Limits::default().peers(1)).await;
+    let _ann = peer(&server).await;
+    let refused = soon("the refusal", Client::connect(&server.url(), &Identity::generate().unwrap())).await;
+    assert!(matches!(refused, Err(ConnectError::Refused { why: Reason::Busy, .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn idle_peers_stay_registered_by_pings() {
+    let server = server_with(Limits::default().keepalive(std::time::Duration::from_secs(1))).await;
+    let (ann, bob) = (peer(&server).await, peer(&server).await);
+    // More than the silence that the server allows.
+    tokio::time::sleep(std::time::Duration::from_millis(3_600)).await;
+    assert_eq!(server.counters().peers, 2);
+    let to_bob = ann.client.signal(bob.identity.peer_id()).unwrap();
+    to_bob.send("still here").await.unwrap();
+    let from_ann = soon("the conversation", bob.client.accept()).await.unwrap();
+    assert_eq!(soon("the message", from_ann.recv()).await.unwrap(), "still here");
+}
+
+#[tokio::test]
+async fn the_same_port_answers_stun_over_udp_and_tcp() {
+    let identity = Identity::generate().unwrap();
+    let server = Server::listen("127.0.0.1:0".parse().unwrap(), identity).listen2("127.0.0.2:0".parse().unwrap());
+    let server = server.start().await.unwrap();
+    let seen = soon("the answer", stun::Client::new().server(server.addr()).ask()).await.unwrap();
+    assert!(seen.mapped.ip().is_loopback());
+    let mut stream = tokio::net::TcpStream::connect(server.addr()).await.unwrap();
+    let id = stun::TransactionId::modern([9; 12]);
+    let request = stun::Request::new().encode(id, &Default::default()).unwrap();
+    stream.write_all(&request).await.unwrap();
+    let mut answer = vec![0; 1000];
+    let n = soon("the answer", stream.read(&mut answer)).await.unwrap();
+    let message = stun::Message::parse(&answer[..n]).unwrap();
+    assert_eq!((message.id(), message.mapped()), (id, Some(stream.local_addr().unwrap())));
+    assert_eq!((server.stun_addrs().len(), server.counters().stun), (4, 2));
+}
