@@ -6,12 +6,13 @@
 //!
 //! | room | what it is for |
 //! | --- | --- |
+//! | `comm` | producers, calls and consumers over a broker, a pipe, or in process (features `comm`, `amqp`) |
 //! | `duct` | message ducts: two ends, objects in, objects out (feature `duct`, Unix systems) |
 //! | [`frame`] | bytes to messages: lengths, first-byte sniffing, WebSocket (feature `ws`) |
 //! | `key` | who a peer is: identities, tickets, sealed messages, TLS by key (feature `peer`) |
-//! | `comm` | producers, calls and consumers over a broker, a pipe, or in process (features `comm`, `amqp`) |
 //! | [`nat`] | how a NAT behaves: a model, probing, classification, prediction, pairs; no I/O yet |
 //! | [`net`] | what this machine has: interfaces, routes, name resolution, sockets |
+//! | `peer` | a pipe to whoever holds a ticket, whatever NATs stand between (feature `peer`) |
 //! | [`pipe`] | [`Pipe`], [`pipe_open`], [`NetConf`]: streams and datagrams, callbacks and queues, links |
 //! | `pool` | websocket pools: connections that talk both ways, by pool, router and connection (feature `pool`) |
 //! | `punch` | hole punching, UDP (ICE) and TCP (simultaneous open), over any ordered channel (feature `punch`) |

@@ -1,13 +1,17 @@
 //! Ducts between two processes beside a bare Unix socket pair with the same frames, Python's multiprocessing.Pipe and
-//! the ipc-channel crate, in one run, in interleaved rounds: `cargo bench --bench duct [-- ROUNDS]`.
+//! the ipc-channel crate, in one run, in interleaved rounds: `cargo bench --bench duct [-- ROUNDS [NAME…]]`, a NAME
+//! being the beginning of that of a peer or of a play.
 //!
 //! Parents run on the first core and children on the second: where the scheduler puts them would decide more than they
-//! do. Each line is a median with its spread, and the median of the rounds' ratios to the duct (above 1: slower than it).
+//! do. Each line is a median with its spread, and the median of the rounds' ratios to the duct (above 1: slower than it);
+//! and the same of the CPU time of both processes, which other programs on the machine disturb less.
 
 mod peers;
 mod plays;
 
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use nix::unistd::Pid;
 use plays::Play;
 use std::time::Duration;
@@ -26,7 +30,7 @@ fn main() {
     }
     pin(0);
     let rounds = args.iter().find_map(|arg| arg.parse().ok()).unwrap_or(ROUNDS);
-    let all: &[Peer] = &[
+    let all: [Peer; 6] = [
         ("duct, blocking", peers::duct),
         ("bare socket pair", peers::bare),
         ("duct, async", peers::tasks),
@@ -34,9 +38,24 @@ fn main() {
         ("multiprocessing.Pipe", peers::multiprocessing),
         ("ipc-channel", peers::ipc_channel),
     ];
-    compare("round trip, 64 B", Play::new("round-trip", 64, 4_000), all, rounds);
-    compare("one way, 64 B", Play::new("one-way", 64, 100_000), all, rounds);
-    compare("one way, 64 KiB", Play::new("one-way", 64 << 10, 3_000), all, rounds);
+    let plays = [
+        ("round trip, 64 B", Play::new("round-trip", 64, 4_000)),
+        ("one way, 64 B", Play::new("one-way", 64, 100_000)),
+        ("one way, 64 KiB", Play::new("one-way", 64 << 10, 3_000)),
+    ];
+    let chosen: Vec<Peer> =
+        all.iter().copied().filter(|(name, _)| is_wanted(&args, name, &all.map(|peer| peer.0))).collect();
+    for (title, play) in plays {
+        if is_wanted(&args, title, &plays.map(|play| play.0)) {
+            compare(title, play, &chosen, rounds);
+        }
+    }
+}
+
+/// Whether it is named, or none of its kind is.
+fn is_wanted(args: &[String], name: &str, kind: &[&str]) -> bool {
+    let named = |name: &str| args.iter().any(|arg| name.starts_with(arg.as_str()));
+    named(name) || !kind.iter().any(|name| named(name))
 }
 
 /// Best effort: a machine may have one core.
@@ -58,26 +77,40 @@ fn child(peer: &str, rest: &[String]) {
     }
 }
 
-/// Ratios of the rounds are of what ran side by side; those of the least times are of what ran least disturbed.
 fn compare(title: &str, play: Play, all: &[Peer], rounds: usize) {
     let mut times = vec![Vec::new(); all.len()];
+    let mut costs = vec![Vec::new(); all.len()];
     for _ in 0..rounds {
-        for ((_, run), times) in all.iter().zip(&mut times) {
-            times.push(run(&play).as_secs_f64() / play.count as f64 * 1e6);
+        for (at, (name, run)) in all.iter().enumerate() {
+            let play = if name.starts_with("duct") { play.longer() } else { play };
+            let before = cpu();
+            let took = run(&play).as_secs_f64();
+            let per_message = 1e6 / play.count as f64;
+            times[at].push(took * per_message);
+            costs[at].push((cpu() - before) * per_message);
         }
     }
-    println!(
-        "{title} (microseconds a message; median of {rounds} interleaved rounds [min - max]; ratio to the first; of the least)"
-    );
-    for ((name, _), taken) in all.iter().zip(&times) {
-        let mut ratios: Vec<f64> = taken.iter().zip(&times[0]).map(|(theirs, ours)| theirs / ours).collect();
-        let ratio = median(&mut ratios);
-        let mut sorted = taken.clone();
-        let middle = median(&mut sorted);
-        let (least, most) = (sorted[0], sorted[sorted.len() - 1]);
-        let of_least = least / times[0].iter().copied().fold(f64::INFINITY, f64::min);
-        println!("  {name:<22} {middle:>8.3} [{least:.3} - {most:.3}]   {ratio:.2}   {of_least:.2}");
+    println!("{title} (microseconds a message; {rounds} rounds)");
+    for (at, (name, _)) in all.iter().enumerate() {
+        println!("  {name:<22} {}   CPU {}", row(&times[at], &times[0]), row(&costs[at], &costs[0]));
     }
+}
+
+/// Median [least - most], ratio to the first.
+fn row(taken: &[f64], first: &[f64]) -> String {
+    let mut ratios: Vec<f64> = taken.iter().zip(first).map(|(theirs, ours)| theirs / ours).collect();
+    let mut sorted = taken.to_vec();
+    let middle = median(&mut sorted);
+    format!("{middle:>8.3} [{:.3} - {:.3}] {:>6.2}", sorted[0], sorted[sorted.len() - 1], median(&mut ratios))
+}
+
+/// Seconds of CPU time of this process and of the children that have ended.
+fn cpu() -> f64 {
+    let of = |who| {
+        let usage = getrusage(who).unwrap();
+        [usage.user_time(), usage.system_time()].map(|time| time.num_microseconds() as f64 / 1e6).iter().sum::<f64>()
+    };
+    of(UsageWho::RUSAGE_SELF) + of(UsageWho::RUSAGE_CHILDREN)
 }
 
 fn median(values: &mut [f64]) -> f64 {

@@ -22,6 +22,12 @@ impl Play {
         Self { mode, size, count }
     }
 
+    /// Long enough for a quick peer to have more than a few turns of the scheduler.
+    pub fn longer(&self) -> Self {
+        let times = if self.size < 1000 && self.is_one_way() { 10 } else { 1 };
+        Self { count: self.count * times, ..*self }
+    }
+
     /// The command line of the child.
     pub fn child(&self, peer: &str) -> Command {
         let mut command = Command::new(std::env::current_exe().unwrap());

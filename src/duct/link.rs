@@ -1,9 +1,12 @@
 //! Touches: reading and writing a socket or a pipe within a task.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BufMut;
@@ -153,46 +156,62 @@ impl Link {
         incoming: &mut Incoming,
         held: &mut Rights,
     ) -> io::Result<()> {
-        loop {
-            let done = match (&self.medium, &mut *half) {
-                (Medium::Unix(socket), _) => {
-                    socket.async_io(Interest::READABLE, || self.read_now(incoming, held)).await
-                }
-                (Medium::Tcp(socket), _) => socket.async_io(Interest::READABLE, || self.read_now(incoming, held)).await,
-                (Medium::Pipe(_), Some(half)) => {
-                    let mut buf = incoming.room();
-                    let room = buf.remaining_mut();
-                    let n = half.read_buf(&mut buf).await?;
-                    incoming.handle_read(n, room);
-                    Ok(())
-                }
-                (Medium::Pipe(_), None) => Err(io::ErrorKind::NotConnected.into()),
-            };
-            match done {
-                Err(error) if is_to_wait(&error) => {}
-                done => return done,
+        let Some(half) = half else { return self.read_socket(incoming, held).await };
+        let mut buf = incoming.room();
+        let room = buf.remaining_mut();
+        let n = half.read_buf(&mut buf).await?;
+        incoming.handle_read(n, room);
+        Ok(())
+    }
+
+    async fn read_socket(&self, incoming: &mut Incoming, held: &mut Rights) -> io::Result<()> {
+        let got = AtomicBool::new(false);
+        // To say that nothing is left makes the runtime wait for more: so the next read need not ask in vain.
+        let read = || match self.read_now(incoming, held) {
+            Ok(drained) => {
+                got.store(true, Ordering::Relaxed);
+                if drained { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
             }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(error),
+        };
+        match &self.medium {
+            Medium::Unix(socket) => unless_got(socket.async_io(Interest::READABLE, read), &got).await,
+            Medium::Tcp(socket) => unless_got(socket.async_io(Interest::READABLE, read), &got).await,
+            Medium::Pipe(_) => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
-    /// Reads a socket once, whatever the runtime knows of it.
-    pub(crate) fn read_now(&self, incoming: &mut Incoming, held: &mut Rights) -> io::Result<()> {
+    /// Reads a socket once, whatever the runtime knows of it, and tells whether nothing is left.
+    pub(crate) fn read_now(&self, incoming: &mut Incoming, held: &mut Rights) -> io::Result<bool> {
         let Some(socket) = self.descriptor() else { return Err(io::ErrorKind::WouldBlock.into()) };
         let mut buf = incoming.room();
         let room = buf.remaining_mut();
         match self.max_descriptors() {
             0 => {
-                let n = sys::recv_with(&socket, &mut buf, 0)?;
+                let (n, drained) = sys::drain(&socket, &mut buf)?;
                 incoming.handle_read(n, room);
+                Ok(drained)
             }
             most => {
                 let read = rights::recv(&socket, &mut buf, most, false)?;
                 incoming.handle_read(read.bytes, room);
                 held.handle_read(incoming.come(), read.fds, read.lost, most);
+                // It may have ended at descriptors.
+                Ok(false)
             }
         }
-        Ok(())
     }
+}
+
+/// Waits for the reading to end, but not once it has got something.
+async fn unless_got(reading: impl Future<Output = io::Result<()>>, got: &AtomicBool) -> io::Result<()> {
+    let mut reading = pin!(reading);
+    poll_fn(|cx| match reading.as_mut().poll(cx) {
+        Poll::Pending if got.load(Ordering::Relaxed) => Poll::Ready(Ok(())),
+        polled => polled,
+    })
+    .await
 }
 
 /// Hands a connected socket to the runtime.
@@ -237,7 +256,7 @@ fn is_to_wait(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-/// When a call must be over.
+/// When a call must be over. The clock is first read when something must be waited for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
     pub(crate) limit: Option<Duration>,
@@ -246,8 +265,7 @@ pub(crate) struct Deadline {
 
 impl Deadline {
     pub(crate) fn new(limit: Option<Duration>) -> Self {
-        // Further away than the clock can count is for ever.
-        Self { limit, at: limit.and_then(|limit| Instant::now().checked_add(limit)) }
+        Self { limit, at: None }
     }
 
     pub(crate) fn is_now(&self) -> bool {
@@ -255,7 +273,14 @@ impl Deadline {
     }
 
     /// The output, or `None` when time was up first.
-    pub(crate) async fn within<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+    pub(crate) async fn within<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        // What is done at once needs no timer, which would cost more than a small message.
+        if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
+            return Some(done);
+        }
+        // Further away than the clock can count is for ever.
+        self.at = self.at.or_else(|| Instant::now().checked_add(self.limit?));
         match self.at {
             None => Some(work.await),
             Some(at) => timeout_at(at, work).await.ok(),

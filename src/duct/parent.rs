@@ -113,7 +113,7 @@ impl<T, C: Codec<T>> DuctParent<T, C> {
         }
         let listening = self.listening.as_ref().ok_or(ListenError::NotBound)?;
         let failed = |source| ListenError::Io { address: listening.address.to_string(), source };
-        let deadline = Deadline::new(limit.into());
+        let mut deadline = Deadline::new(limit.into());
         // The runtime may not have heard of one that is there: the listener is asked itself.
         let socket = match private::accept(&listening.socket).map_err(failed)? {
             Some(socket) => socket,

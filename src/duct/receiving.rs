@@ -43,9 +43,9 @@ impl Receiving {
     ) -> Result<Received<T>, RecvError> {
         // Who receives what is there already lets others have their turn all the same.
         tokio::task::consume_budget().await;
-        let deadline = Deadline::new(limit);
-        let mut state = self.lock(&deadline).await?;
-        let len = self.wait(&mut state, &deadline).await?;
+        let mut deadline = Deadline::new(limit);
+        let mut state = self.lock(&mut deadline).await?;
+        let len = self.wait(&mut state, &mut deadline).await?;
         let State { incoming, rights, .. } = &mut *state;
         let taken = take(incoming, rights, len, codec, self.link.max_descriptors());
         self.link.handle_received(matches!(incoming.poll_message(), Ok(Some(_))));
@@ -54,9 +54,9 @@ impl Receiving {
 
     /// Whether `recv` would return now: with a message, or with an error other than that of time.
     pub(crate) async fn poll(&self, limit: Option<Duration>) -> Result<bool, RecvError> {
-        let deadline = Deadline::new(limit);
-        let there = match self.lock(&deadline).await {
-            Ok(mut state) => self.wait(&mut state, &deadline).await.map(drop),
+        let mut deadline = Deadline::new(limit);
+        let there = match self.lock(&mut deadline).await {
+            Ok(mut state) => self.wait(&mut state, &mut deadline).await.map(drop),
             Err(error) => Err(error),
         };
         match there {
@@ -66,7 +66,7 @@ impl Receiving {
         }
     }
 
-    async fn lock(&self, deadline: &Deadline) -> Result<MutexGuard<'_, State>, RecvError> {
+    async fn lock(&self, deadline: &mut Deadline) -> Result<MutexGuard<'_, State>, RecvError> {
         let state = match self.state.try_lock() {
             Ok(state) => state,
             Err(_) => deadline.within(self.state.lock()).await.ok_or_else(|| too_late(deadline))?,
@@ -75,7 +75,7 @@ impl Receiving {
     }
 
     /// Reads until a message is whole; returns the length of its payload.
-    async fn wait(&self, state: &mut State, deadline: &Deadline) -> Result<usize, RecvError> {
+    async fn wait(&self, state: &mut State, deadline: &mut Deadline) -> Result<usize, RecvError> {
         if let Some(len) = self.whole(state)? {
             return Ok(len);
         }

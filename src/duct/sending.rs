@@ -7,9 +7,10 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncWriteExt, WriteHalf};
+use tokio::runtime::RuntimeFlavor;
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::burst::{Burst, FULL};
+use super::burst::{Burst, FULL, WAIT};
 use super::codec::Codec;
 use super::error::SendError;
 use super::link::{Deadline, Link};
@@ -61,17 +62,18 @@ impl Sending {
     ) -> Result<(), SendError> {
         let mut turn = self.turn(limit).await?;
         turn.put(codec, object)?;
-        let answers = self.link.take_answers();
-        let state = &mut *turn.state;
-        let waits = self.link.options.gather && state.burst.handle_message(Instant::now(), answers);
-        if waits && state.outgoing.poll_transmit().len() < FULL {
+        if turn.waits() {
             turn.leave();
-            drop(turn);
-            // The task that writes has its turn every now and then, though this one never waits.
-            tokio::task::consume_budget().await;
             return Ok(());
         }
-        turn.write(&[]).await
+        turn.write(&[]).await?;
+        let others_wait = turn.state.flushing;
+        drop(turn);
+        if others_wait {
+            // A task that sends on and on lets others have their turn, with each piece of a burst.
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 
     /// Sends a message with descriptors: by itself, so that they arrive with it and no other.
@@ -97,7 +99,7 @@ impl Sending {
     }
 
     async fn turn(&self, limit: Option<Duration>) -> Result<Turn<'_>, SendError> {
-        let deadline = Deadline::new(limit);
+        let mut deadline = Deadline::new(limit);
         let state = match self.state.try_lock() {
             Ok(state) => Some(state),
             Err(_) => deadline.within(self.state.lock()).await,
@@ -123,6 +125,16 @@ impl Turn<'_> {
         Ok(())
     }
 
+    /// Whether the message waits for others.
+    fn waits(&mut self) -> bool {
+        let link = &self.sending.link;
+        let answers = link.take_answers();
+        let State { burst, outgoing, .. } = &mut *self.state;
+        link.options.gather
+            && burst.handle_message_of_task(Instant::now(), answers)
+            && outgoing.poll_transmit().len() < FULL
+    }
+
     /// Leaves what waits to a task.
     fn leave(&mut self) {
         self.start = None;
@@ -136,10 +148,11 @@ impl Turn<'_> {
 
     /// Writes everything; descriptors go with the first byte.
     async fn write(&mut self, mut fds: &[BorrowedFd<'_>]) -> Result<(), SendError> {
-        let State { outgoing, half, .. } = &mut *self.state;
+        let State { outgoing, half, burst, .. } = &mut *self.state;
         let link = &self.sending.link;
         let stopped = loop {
             if outgoing.is_empty() {
+                burst.handle_written();
                 self.start = None;
                 return Ok(());
             }
@@ -178,9 +191,15 @@ impl Drop for Turn<'_> {
 /// Writes the messages of a burst when their sender does not get to it. Ends when nothing waits, or nothing can be
 /// written, or nobody but it has the duct and the other end takes nothing.
 async fn flush(sending: Arc<Sending>) {
+    let many = sending.link.runtime.runtime_flavor() != RuntimeFlavor::CurrentThread;
     loop {
-        // The senders that are ready go first: their messages then go together.
+        // The senders that are ready go first: their messages then go together. Where they run beside this task, they
+        // are given a moment.
+        let begun = Instant::now();
         tokio::task::yield_now().await;
+        while many && begun.elapsed() < WAIT {
+            tokio::task::yield_now().await;
+        }
         let done = sending.flush(sending.link.options.timeout).await;
         let alone = Arc::strong_count(&sending) == 1;
         let mut state = sending.state.lock().await;

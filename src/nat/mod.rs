@@ -24,9 +24,9 @@ mod rng;
 
 use crate::net::Family;
 pub use behaviour::{Delta, Filtering, Hairpin, Kind, Mapping, Ports};
-#[cfg(feature = "stun")]
 #[cfg(feature = "punch")]
 pub(crate) use measure::own_hops;
+#[cfg(feature = "stun")]
 pub use measure::{DEFAULT_SERVERS, MeasureError, Prober, Progress};
 pub use packet::{Packet, Proto, TTL, TcpFlags};
 pub use predict::{Guess, Next, Prediction, Seen, Unpredictable, predict};

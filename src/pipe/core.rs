@@ -256,6 +256,14 @@ impl Core {
         }
     }
 
+    /// Counts bytes of a message that is counted already.
+    pub(crate) fn count_bytes_in(&self, bytes: usize) {
+        self.counters.received_bytes(bytes);
+        if let Some(parent) = &self.parent {
+            parent.counters.received_bytes(bytes);
+        }
+    }
+
     /// Counts a message that went out, at the server too.
     pub(crate) fn count_out(&self, bytes: usize) {
         self.counters.sent(bytes);

@@ -45,6 +45,10 @@ impl Counting {
         self.bytes_in.fetch_add(bytes as u64, Relaxed);
     }
 
+    pub(crate) fn received_bytes(&self, bytes: usize) {
+        self.bytes_in.fetch_add(bytes as u64, Relaxed);
+    }
+
     pub(crate) fn sent(&self, bytes: usize) {
         self.messages_out.fetch_add(1, Relaxed);
         self.bytes_out.fetch_add(bytes as u64, Relaxed);

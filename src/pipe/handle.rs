@@ -147,6 +147,16 @@ impl Pipe {
         self.core().recv(limit.into()).await
     }
 
+    /// Appends what comes next of a stream to `buffer`, which has room, and tells how much came. Waits
+    /// as long as it takes.
+    ///
+    /// Cancel safe.
+    #[cfg_attr(not(feature = "smart"), allow(dead_code, reason = "for those who parse in place"))]
+    pub(crate) async fn recv_into(&self, buffer: &mut BytesMut) -> Result<usize, RecvError> {
+        self.core().claim();
+        self.core().recv_into(buffer).await
+    }
+
     /// Puts a message in front of those that are yet to be received, as when it was read to learn
     /// what follows.
     pub fn put_back(&self, message: Message) {

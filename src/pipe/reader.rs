@@ -24,11 +24,13 @@ thread_local! {
 pub struct Reader {
     limit: usize,
     bulk: bool,
+    /// Memory of the receiver's own, while it is lent for a read.
+    lent: Option<BytesMut>,
 }
 
 impl Reader {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, bulk: false }
+        Self { limit, bulk: false, lent: None }
     }
 
     /// Calls `read` with room for the most bytes that one read may yield; what it put there is
@@ -54,7 +56,31 @@ impl Reader {
         &mut self,
         read: impl FnOnce(&mut Limit<&mut BytesMut>) -> Poll<io::Result<E>>,
     ) -> Poll<io::Result<(Bytes, E)>> {
-        if self.bulk { self.fill_own(read) } else { self.fill_scratch(read) }
+        match self.lent.take() {
+            Some(lent) => self.fill_lent(lent, read),
+            None if self.bulk => self.fill_own(read),
+            None => self.fill_scratch(read),
+        }
+    }
+
+    /// Until it is taken back, what is read is appended to `buffer`, and messages are empty.
+    pub(crate) fn lend(&mut self, buffer: BytesMut) {
+        self.lent = Some(buffer);
+    }
+
+    pub(crate) fn take_back(&mut self) -> BytesMut {
+        self.lent.take().unwrap_or_default()
+    }
+
+    fn fill_lent<E>(
+        &mut self,
+        mut lent: BytesMut,
+        read: impl FnOnce(&mut Limit<&mut BytesMut>) -> Poll<io::Result<E>>,
+    ) -> Poll<io::Result<(Bytes, E)>> {
+        let room = lent.capacity() - lent.len();
+        let done = read(&mut (&mut lent).limit(room));
+        self.lent = Some(lent);
+        done.map_ok(|extra| (Bytes::new(), extra))
     }
 
     fn fill_own<E>(

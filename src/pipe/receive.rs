@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::BytesMut;
+
 use super::core::Core;
 use super::dedup::Window;
 use super::handle::Message;
@@ -215,6 +217,61 @@ impl Core {
             let waits = || !self.receiving.as_ref().is_some_and(Receiving::is_by_receivers);
             self.hub.inbox.wait_while(waits).await;
         }
+    }
+
+    /// Appends what comes next of a stream to `buffer`, which has room: straight from the socket where
+    /// nobody else listens. Returns how much came.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn recv_into(&self, buffer: &mut BytesMut) -> Result<usize, RecvError> {
+        let before = buffer.len();
+        loop {
+            let direct = self.receiving.as_ref().filter(|receiving| receiving.is_by_receivers());
+            if let Some(taken) = self.hub.inbox.try_take() {
+                buffer.extend_from_slice(&taken?.data);
+                return Ok(buffer.len() - before);
+            }
+            if let Some(receiving) = direct
+                && let Some(read) = self.read_into(receiving, buffer).await
+            {
+                return read.map(|()| buffer.len() - before);
+            }
+            let waits = || !self.receiving.as_ref().is_some_and(Receiving::is_by_receivers);
+            self.hub.inbox.wait_while(waits).await;
+        }
+    }
+
+    /// As `read_directly`, into memory of the caller's.
+    async fn read_into(&self, receiving: &Receiving, buffer: &mut BytesMut) -> Option<Result<(), RecvError>> {
+        let transport = self.transport()?;
+        let _turn = Turn::take(&receiving.turn).await;
+        poll_fn(|cx| {
+            receiving.call.watch(cx);
+            if receiving.call.lower() {
+                return Poll::Ready(None);
+            }
+            let mut state = receiving.lock();
+            if !receiving.is_by_receivers() {
+                return Poll::Ready(None);
+            }
+            let before = buffer.len();
+            state.reader.lend(std::mem::take(buffer));
+            let step = state.poll(self, &**transport, cx);
+            *buffer = state.reader.take_back();
+            Poll::Ready(match ready!(step) {
+                Step::Message(_) | Step::Dropped => {
+                    self.count_bytes_in(buffer.len() - before);
+                    Some(Ok(()))
+                }
+                Step::Refused(error) => Some(Err(error)),
+                Step::End(end) => {
+                    state.end = Some(end);
+                    self.hub.attention.raise();
+                    Some(Err(RecvError::Ended(end)))
+                }
+            })
+        })
+        .await
     }
 
     /// Reads the socket in the receiving task. `None` when that is the driver's part, or when the

@@ -43,6 +43,20 @@ impl Answer {
         Self(Kind::Stream(Box::pin(values.map(|value| value.pack().map_err(|error| error.to_string())))))
     }
 
+    /// Each value of a stream, until one is a failure: that ends the answers.
+    pub fn stream_of<S, T, E>(values: S) -> Self
+    where
+        S: Stream<Item = Result<T, E>> + Send + 'static,
+        T: Pack,
+        E: Display,
+    {
+        let packed = |value: Result<T, E>| match value {
+            Ok(value) => value.pack().map_err(|error| error.to_string()),
+            Err(why) => Err(why.to_string()),
+        };
+        Self(Kind::Stream(Box::pin(values.map(packed))))
+    }
+
     /// A failure: the asker gets it as [`AskError::Router`](super::AskError::Router).
     pub fn failed(why: impl Display) -> Self {
         Self(Kind::Failed(why.to_string()))

@@ -197,3 +197,30 @@ async fn the_last_handle_closes_the_pool() {
     assert!(matches!(left, Left::Closed(close) if close.code == 1001));
     assert!(matches!(other.rand(1).await, Err(AskError::NoMember { .. })));
 }
+
+#[test]
+fn no_bytes_panic_what_reads_them() {
+    use bytes::{Bytes, BytesMut};
+    use rand::RngExt;
+    use rand::SeedableRng;
+
+    let mut rng = rand::rngs::StdRng::seed_from_u64(7);
+    let good = envelope::reply(&envelope::Part::Failed("why"), b"\xc4\x100123456789abcdef", 300);
+    for round in 0..200_000 {
+        let mut bytes = if round % 2 == 0 { good.to_vec() } else { vec![0; rng.random_range(0..40)] };
+        if round % 2 == 0 {
+            for _ in 0..rng.random_range(1..4) {
+                let at = rng.random_range(0..bytes.len());
+                bytes[at] = rng.random();
+            }
+            bytes.truncate(rng.random_range(0..=bytes.len()));
+        } else {
+            bytes.iter_mut().for_each(|byte| *byte = rng.random());
+        }
+        let _read = envelope::parse(&Bytes::from(bytes.clone()));
+        let _read = delimited::poll_value(&mut BytesMut::from(&bytes[..]), 30);
+        if let Ok(packed) = Packed::from_bytes(bytes) {
+            let _read = packed.value();
+        }
+    }
+}

@@ -47,8 +47,8 @@ impl Endpoint {
     }
 }
 
-/// Bytes that one read takes: many small messages, and most of what the kernel holds of large ones.
-const READ: usize = 256 << 10;
+/// Bytes that one read takes: many small messages. Large ones are read into memory of their own.
+const READ: usize = 64 << 10;
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

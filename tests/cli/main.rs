@@ -2,8 +2,11 @@
 
 #[path = "../comm/broker.rs"]
 mod broker;
+mod messages;
 mod mq;
 mod nat;
+mod peers;
+mod pool;
 mod serve;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -91,12 +94,12 @@ fn demo_moves_data_through_every_kind_and_says_so() {
     let people = run(&["demo", "--mib", "2"]);
     let shown = text(&people.stdout);
     assert!(people.status.success(), "{}", text(&people.stderr));
-    for kind in ["TCP", "TLS", "relay", "UDP", "every byte arrived"] {
+    for kind in ["peers", "TCP", "TLS", "relay", "UDP", "every byte arrived"] {
         assert!(shown.contains(kind), "{shown}");
     }
     let programs = text(&run(&["demo", "--mib", "1", "--json"]).stdout);
     let rows: Vec<serde_json::Value> = programs.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(rows.len(), 4);
+    assert_eq!(rows.len(), 6);
     assert!(rows.iter().all(|row| row["checked"] == true && row["rate"].as_f64().unwrap() > 0.0), "{programs}");
 }
 

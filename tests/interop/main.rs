@@ -4,6 +4,7 @@
 #![cfg(all(feature = "lab", target_os = "linux"))]
 
 mod duct;
+mod pool;
 mod smart;
 mod stun;
 

@@ -159,3 +159,21 @@ async fn a_peer_that_is_not_there_is_an_error_in_time() {
     let error = timeout(SOON, ann.connect(&nowhere, Proto::Tcp)).await.unwrap().unwrap_err();
     assert!(matches!(error, ConnectError::NoWay), "{error}");
 }
+
+#[tokio::test]
+async fn two_calls_at_once_through_one_server_do_not_push_each_other_out() {
+    let server = server().await;
+    let met = || Node::builder().via(server.url()).start();
+    let there = [met().await.unwrap(), met().await.unwrap()];
+    // It registers there when it first calls.
+    let here = Node::builder().relay_only(true).start().await.unwrap();
+    let (a, b) = (there[0].ticket().unwrap(), there[1].ticket().unwrap());
+    let both = async { tokio::join!(here.connect(&a, Proto::Tcp), here.connect(&b, Proto::Tcp)) };
+    let (a, b) = timeout(SOON, both).await.expect("both connect");
+    for (pipe, node) in [(a.unwrap(), &there[0]), (b.unwrap(), &there[1])] {
+        pipe.send("hello").await.unwrap();
+        let (_, accepted) = timeout(SOON, node.accept()).await.unwrap().unwrap();
+        assert_eq!(accepted.recv_within(SOON).await.unwrap().data, "hello");
+    }
+    assert_eq!(server.counters().connections, 3);
+}

@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use natpipe::key::ServerUrl;
 use natpipe::lab::{Kind, Setup};
+use natpipe::rendezvous::Proxy;
+use natpipe::smart::Identity;
 use natpipe::stun::ServerName;
 use natpipe::{PeerId, Ticket};
 
@@ -74,10 +76,20 @@ pub enum Command {
         /// Where: a listening SPEC serves all who come, any other its one peer.
         spec: Spec,
     },
+    /// Send standard input as messages, each to one peer in turn, to all, or to one by name (see the guide to
+    /// smart sockets). What is sent while nobody is there is kept; at the end of input it waits for the rest to leave.
+    Send(SendArgs),
+    /// Receive messages, from whoever sends, and write them to standard output.
+    Recv(RecvArgs),
     /// Push messages, call, and consume, over a message broker (or straight over a pipe).
     Mq {
         #[command(subcommand)]
         command: MqCommand,
+    },
+    /// Be in a pool of websocket connections: answer what members ask, or ask them once.
+    Pool {
+        #[command(subcommand)]
+        role: PoolRole,
     },
     /// Connect two peers that are each behind a home router, on this machine, and move data both ways; then the same through
     /// pipes of every kind. Every byte is checked.
@@ -103,7 +115,7 @@ pub enum Command {
 impl Command {
     /// True when Ctrl-C does not end it at once: it finishes what it has in hand.
     pub fn finishes_what_it_has(&self) -> bool {
-        matches!(self, Self::Mq { command: MqCommand::Consume { .. } })
+        matches!(self, Self::Serve(_) | Self::Mq { command: MqCommand::Consume { .. } })
     }
 }
 
@@ -158,6 +170,165 @@ pub struct MqArgs {
 fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("KEY=VALUE is wanted")?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Whom `send` sends to.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Mode {
+    /// Each message to one peer, in turn.
+    Roundrobin,
+    /// Each message to all peers.
+    Publish,
+    /// Only to the peer that --to names.
+    Identity,
+}
+
+/// What is promised.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Guarantee {
+    /// A message arrives once or not at all.
+    AtMostOnce,
+    /// It is sent again until it is acknowledged.
+    AtLeastOnce,
+}
+
+/// How messages stand in a byte stream.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Framing {
+    /// A line each.
+    Lines,
+    /// A length of 32 bits (big-endian), then that many bytes.
+    Length,
+}
+
+/// What both ends can be told.
+#[derive(Debug, clap::Args)]
+pub struct SmartArgs {
+    /// Where: tcp:, unix: and tls: connect, and connect again whenever that ends; tcp-listen: and unix-listen: bind.
+    /// Any number of them.
+    #[arg(required = true)]
+    pub spec: Vec<Spec>,
+    /// Who this end is, 32 hexadecimal digits, instead of a random identity.
+    #[arg(long, value_name = "HEX")]
+    pub identity: Option<Identity>,
+    /// How messages stand in standard input or output.
+    #[arg(long, default_value = "lines")]
+    pub framing: Framing,
+}
+
+/// What `send` can be told.
+#[derive(Debug, clap::Args)]
+pub struct SendArgs {
+    #[command(flatten)]
+    pub socket: SmartArgs,
+    /// Whom each message goes to.
+    #[arg(long, default_value = "roundrobin")]
+    pub mode: Mode,
+    /// The peer that all messages are for.
+    #[arg(long, value_name = "HEX", required_if_eq("mode", "identity"))]
+    pub to: Option<Identity>,
+    /// What is promised about a message. What is published is sent at most once all the same.
+    #[arg(long, default_value = "at-most-once")]
+    pub delivery: Guarantee,
+    /// Begin when so many peers are connected.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub peers: usize,
+    /// Seconds to wait, at the end of input, for what has not left or is not acknowledged.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
+    pub linger: f64,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let wrong = || format!("`{text}` is no number of seconds from 0 to 1000000");
+    text.parse().ok().filter(|seconds| (0.0..=1e6).contains(seconds)).ok_or_else(wrong)
+}
+
+/// What `recv` can be told.
+#[derive(Debug, clap::Args)]
+pub struct RecvArgs {
+    #[command(flatten)]
+    pub socket: SmartArgs,
+    /// End after so many messages.
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    /// Write the sender's identity and a space before each message.
+    #[arg(long)]
+    pub with_identity: bool,
+    /// Receive of what is published only what begins so. Several may be given.
+    #[arg(long, value_name = "PREFIX")]
+    pub topic: Vec<String>,
+}
+
+/// How a pool gets its members.
+#[derive(Debug, Subcommand)]
+pub enum PoolRole {
+    /// Listen for members at these addresses.
+    Bind(PoolArgs),
+    /// Connect to members at these addresses (HOST:PORT, ws://…, wss://…), and again when a connection is lost.
+    Client(PoolArgs),
+}
+
+/// What `pool` can be told.
+#[derive(Debug, clap::Args)]
+pub struct PoolArgs {
+    /// Where.
+    #[arg(value_name = "ADDR")]
+    pub addrs: Vec<String>,
+    /// A Unix socket as well.
+    #[arg(long, value_name = "PATH")]
+    pub unix: Option<PathBuf>,
+    /// What to answer: `echo`, or `exec:COMMAND`, which gets each message as JSON on its standard input and answers with
+    /// each line that it writes.
+    #[arg(long, value_name = "WITH", default_value = "echo", value_parser = answer_with)]
+    pub answer: AnswerWith,
+    /// Wait for a member, ask, print each answer as a line of JSON, and end.
+    #[arg(long, value_name = "WHOM", requires = "message")]
+    pub call: Option<Call>,
+    /// What to ask, as JSON.
+    #[arg(long, value_name = "JSON", requires = "call")]
+    pub message: Option<String>,
+    /// With `--call target`: those whose metadata KEY is like GLOB.
+    #[arg(long, value_name = "KEY=GLOB", value_parser = key_value, requires = "call")]
+    pub target: Option<(String, String)>,
+    /// What to tell of oneself (several may be given).
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub meta: Vec<(String, String)>,
+    /// A bearer token: wanted from those who connect, or sent to those who listen.
+    #[arg(long, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// Seconds to wait for a member, and then for its answers.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds, requires = "call")]
+    pub timeout: f64,
+}
+
+/// What a member is answered with.
+#[derive(Clone, Debug)]
+pub enum AnswerWith {
+    /// Its own message.
+    Echo,
+    /// What a command writes.
+    Exec(String),
+}
+
+/// Whom to ask.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Call {
+    /// One at random.
+    Rand,
+    /// All.
+    Publish,
+    /// The least busy.
+    Avail,
+    /// Those whose metadata match `--target`.
+    Target,
+}
+
+fn answer_with(text: &str) -> Result<AnswerWith, String> {
+    match text.strip_prefix("exec:") {
+        Some(command) if !command.trim().is_empty() => Ok(AnswerWith::Exec(command.to_owned())),
+        None if text == "echo" => Ok(AnswerWith::Echo),
+        _ => Err("it is echo or exec:COMMAND".to_owned()),
+    }
 }
 
 /// What `nat` can be told.
@@ -237,6 +408,9 @@ pub struct PeerArgs {
     /// One more STUN server to ask (several may be given).
     #[arg(long, value_name = "HOST[:PORT]")]
     pub stun: Vec<ServerName>,
+    /// Go to rendezvous servers through this HTTP proxy: http://[USER:PASSWORD@]HOST:PORT.
+    #[arg(long, value_name = "URL")]
+    pub proxy: Option<Proxy>,
 }
 
 /// What `listen` can be told.

@@ -30,12 +30,11 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return output::failed(&anyhow::Error::new(error).context("cannot start")),
     };
-    // A server says goodbye to its peers first, a consumer finishes what it has in hand.
-    let stops_itself = matches!(args.command, Command::Serve(_)) || args.command.finishes_what_it_has();
+    let finishes = args.command.finishes_what_it_has();
     let result = runtime.block_on(async {
         tokio::select! {
             result = run(args, lab) => result,
-            _ = tokio::signal::ctrl_c(), if !stops_itself => Ok(()),
+            _ = tokio::signal::ctrl_c(), if !finishes => Ok(()),
         }
     });
     // A thread that still waits for standard input must not hold the process.
@@ -54,8 +53,11 @@ async fn run(args: Args, lab: Result<(), natpipe::lab::LabError>) -> anyhow::Res
         Command::StunServer { listen, listen2 } => commands::stun_server::run(listen, listen2, json).await,
         Command::Serve(args) => commands::serve::run(args, json).await,
         Command::Link { a, b } => commands::link::run(a, b, json).await,
-        Command::Echo { spec } => commands::echo::run(spec, json).await,
+        Command::Send(args) => commands::messages::send(args, json).await,
+        Command::Recv(args) => commands::messages::recv(args, json).await,
+        Command::Pool { role } => commands::pool::run(role, json).await,
         Command::Mq { command } => commands::mq::run(command, json).await,
+        Command::Echo { spec } => commands::echo::run(spec, json).await,
         Command::Demo { mib } => commands::demo::run(mib, lab, json).await,
         Command::Listen(args) => commands::listen::run(args, json).await,
         Command::Connect(args) => commands::connect::run(args, json).await,

@@ -43,6 +43,9 @@ pub async fn node(args: &PeerArgs, one_time: bool) -> Result<Node> {
     for name in &args.interface {
         builder = builder.interface(name);
     }
+    if let Some(proxy) = &args.proxy {
+        builder = builder.proxy(proxy.clone());
+    }
     for server in &args.stun {
         let found = tokio::net::lookup_host(server.to_string()).await;
         let found = found.with_context(|| format!("the STUN server {server} is not found"))?;

@@ -37,6 +37,6 @@ pub(crate) use other::{links, route_table};
 #[cfg(unix)]
 pub(crate) use recv::recv;
 #[cfg(all(feature = "duct", unix))]
-pub(crate) use recv::recv_with;
+pub(crate) use recv::{drain, recv_with};
 #[cfg(target_os = "linux")]
 pub(crate) use splice::KernelPipe;

@@ -13,6 +13,7 @@ use super::inner::{Inner, Ways};
 use crate::base::task::Nursery;
 use crate::key::tls::Allowed;
 use crate::key::{Identity, NoRandomness, OneTime, ServerUrl};
+use crate::rendezvous::Proxy;
 
 /// Pipes that peers have opened and nobody has accepted; more wait at their peers.
 const OPENED: usize = 64;
@@ -54,6 +55,7 @@ pub struct Builder {
     via: Vec<ServerUrl>,
     stun: Vec<SocketAddr>,
     interfaces: Vec<String>,
+    proxy: Option<Proxy>,
     allowed: Allowed,
     once: bool,
     doors: bool,
@@ -67,6 +69,7 @@ impl Default for Builder {
             via: Vec::new(),
             stun: Vec::new(),
             interfaces: Vec::new(),
+            proxy: None,
             allowed: Allowed::anyone(),
             once: false,
             doors: true,
@@ -97,6 +100,12 @@ impl Builder {
     /// Uses this interface. May be given several times; default: all.
     pub fn interface(mut self, name: impl Into<String>) -> Self {
         self.interfaces.push(name.into());
+        self
+    }
+
+    /// Goes to rendezvous servers through an HTTP proxy. Ways straight to a peer do not lead through it.
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        self.proxy = Some(proxy);
         self
     }
 
@@ -145,6 +154,7 @@ impl Builder {
             self.allowed,
             self.stun,
             self.interfaces,
+            self.proxy,
             doors,
             secrets,
             tell,

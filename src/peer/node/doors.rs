@@ -5,8 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use quinn::Endpoint;
-use tokio::net::TcpListener;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::secure;
@@ -102,9 +101,10 @@ fn first<T>(families: [Family; 2], open: impl Fn(Family) -> io::Result<T>) -> io
 
 /// A TCP connection straight to an address.
 pub(super) async fn knock(to: SocketAddr) -> io::Result<TcpStream> {
-    let stream = timeout(KNOCK, TcpStream::connect(to)).await.map_err(|_| io::ErrorKind::TimedOut)??;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+    let options = SocketOptions { nodelay: true, ..SocketOptions::default() };
+    let socket = socket::stream(&Local::any(Family::of(to.ip())), &options)?;
+    let connecting = TcpSocket::from_std_stream(socket.into()).connect(to);
+    timeout(KNOCK, connecting).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
 /// A QUIC endpoint towards an address.

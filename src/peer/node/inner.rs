@@ -18,7 +18,7 @@ use crate::peer::greeting::Greeting;
 use crate::peer::session::{Carrier, ChannelKind, Keep, Role, SessionId, Shared};
 use crate::peer::{PathInfo, PathKind};
 use crate::punch::Puncher;
-use crate::rendezvous::{Client, ConnectError};
+use crate::rendezvous::{self, Client, ClientBuilder, ConnectError, Proxy};
 
 /// How long a name may take to be resolved.
 const RESOLVE: Duration = Duration::from_secs(5);
@@ -47,6 +47,7 @@ pub(super) struct Inner {
     pub(super) allowed: Allowed,
     pub(super) stun: Vec<SocketAddr>,
     pub(super) interfaces: Vec<String>,
+    proxy: Option<Proxy>,
     pub(super) doors: Option<Doors>,
     /// One-time secrets, where only their holders are let in.
     pub(super) secrets: Option<Mutex<OneTime>>,
@@ -57,6 +58,8 @@ pub(super) struct Inner {
 #[derive(Default)]
 struct State {
     clients: Vec<(ServerUrl, Client)>,
+    /// Whose turn it is to register at a server.
+    registering: HashMap<ServerUrl, Arc<tokio::sync::Mutex<()>>>,
     /// Sessions that others have begun.
     answered: HashMap<(PeerId, SessionId), Arc<Keep>>,
     /// Sessions that were begun here.
@@ -74,12 +77,13 @@ impl Inner {
         allowed: Allowed,
         stun: Vec<SocketAddr>,
         interfaces: Vec<String>,
+        proxy: Option<Proxy>,
         doors: Option<Doors>,
         secrets: Option<OneTime>,
         opened: mpsc::Sender<Opened>,
     ) -> Self {
         let secrets = secrets.map(Mutex::new);
-        Self { me, runtime, ways, allowed, stun, interfaces, doors, secrets, opened, state: Mutex::default() }
+        Self { me, runtime, ways, allowed, stun, interfaces, proxy, doors, secrets, opened, state: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -90,20 +94,24 @@ impl Inner {
 
     /// Our registration at a server; made when there is none.
     pub(super) async fn client(&self, url: &ServerUrl) -> Result<Client, ConnectError> {
+        // One at a time: a second registration with our key would replace the first.
+        let turn = self.lock().registering.entry(url.clone()).or_default().clone();
+        let _turn = turn.lock().await;
         if let Some(client) = self.registered().into_iter().find(|client| client.url() == url) {
             return Ok(client);
         }
-        let client = Client::connect(url, &self.me).await?;
+        let builder = Client::builder(url, &self.me);
+        let client = self.proxy.iter().cloned().fold(builder, ClientBuilder::proxy).connect().await?;
         let mut state = self.lock();
-        if let Some((_, earlier)) = state.clients.iter().find(|(known, _)| known == url) {
-            return Ok(earlier.clone());
-        }
+        state.clients.retain(|(known, _)| known != url);
         state.clients.push((url.clone(), client.clone()));
         Ok(client)
     }
 
+    /// Those that stand, or come back by themselves.
     pub(super) fn registered(&self) -> Vec<Client> {
-        self.lock().clients.iter().map(|(_, client)| client.clone()).collect()
+        let lives = |client: &&Client| !matches!(*client.state().borrow(), rendezvous::State::Closed { .. });
+        self.lock().clients.iter().map(|(_, client)| client).filter(lives).cloned().collect()
     }
 
     /// Takes all registrations back.

@@ -11,6 +11,8 @@ use crate::key::Identity;
 
 /// Signals that wait to be sent before senders have to wait.
 const ROOM: usize = 128;
+/// Frames that wait to be sent before no conversation and no stream is begun, which wait for nobody.
+const MOST: usize = 16 * 1024;
 /// The relay window that a client grants, bytes, where the server allows as much.
 const WINDOW: u32 = 1 << 20;
 
@@ -57,6 +59,11 @@ impl Desk {
     /// True when a signal has to wait before it is sent.
     pub(super) fn is_full(&self) -> bool {
         self.out.len() >= ROOM
+    }
+
+    /// True when nothing new may begin: somebody begins more than is sent.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.out.len() >= MOST
     }
 
     pub(super) fn has_output(&self) -> bool {

@@ -80,6 +80,9 @@ impl Client {
             if !desk.up || desk.closing {
                 return Err(SignalError::NotConnected);
             }
+            if desk.is_overfull() {
+                return Err(SignalError::Busy);
+            }
             let (id, frame) = desk.talks.begin(peer)?;
             desk.out.push_back(frame);
             Ok(id)

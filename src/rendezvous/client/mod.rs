@@ -13,6 +13,8 @@ mod relay;
 mod signal;
 mod streams;
 mod talks;
+#[cfg(test)]
+mod tests;
 
 pub use dial::ConnectError;
 pub use handle::{Client, ClientBuilder, State};

@@ -158,6 +158,9 @@ impl Signal {
             if !desk.up {
                 return Err(SignalError::NotConnected);
             }
+            if desk.is_overfull() {
+                return Err(SignalError::Busy);
+            }
             let token = desk.talks.next_relay(self.id)?;
             let (number, open) = desk.streams.open(peer, token);
             desk.out.push_back(open);

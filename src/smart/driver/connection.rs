@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncWrite;
 use tokio::time::sleep_until;
 
-use crate::pipe::{End, Message, Pipe, PipeStream, RecvError};
+use crate::pipe::{End, Pipe, PipeStream, RecvError};
 use crate::smart::core::Core;
 use crate::smart::desk::{Joined, Load, PeerKey};
 use crate::smart::inbox::Batch;
@@ -110,7 +110,7 @@ impl Connection {
                 timer.as_mut().reset(due);
             }
             let done = tokio::select! {
-                read = self.pipe.recv_within(None), if self.stalled.is_none() => self.handle_read(read),
+                read = read(&self.pipe, &mut self.frames), if self.stalled.is_none() => self.handle_read(read),
                 wrote = write(&mut self.stream, &self.load, self.out), if self.out != Out::Idle => {
                     self.handle_wrote(wrote)
                 }
@@ -128,15 +128,14 @@ impl Connection {
         }
     }
 
-    fn handle_read(&mut self, read: Result<Message, RecvError>) -> Result<(), Cause> {
-        let message = match read {
-            Ok(message) => message,
+    fn handle_read(&mut self, read: Result<(), RecvError>) -> Result<(), Cause> {
+        match read {
+            Ok(()) => {}
             Err(RecvError::Ended(end)) => return Err(Cause::Ended(end)),
             Err(_) => return Err(Cause::Ended(End::Broken(io::ErrorKind::Other))),
-        };
+        }
         let now = Instant::now();
         self.session.handle_read(now);
-        self.frames.push(message.data);
         self.sift(now)
     }
 
@@ -153,6 +152,7 @@ impl Connection {
             let incoming = self.session.handle_frame(now, frame)?;
             self.handle(incoming)?;
         }
+        self.frames.rest();
         if let Some((_, key)) = self.peer
             && !self.acks.is_empty()
         {
@@ -299,6 +299,18 @@ impl Connection {
         pipe.close().await;
         Attended { greeted: peer.is_some(), cause }
     }
+}
+
+/// Reads once: into the buffer of the frames where much comes, else into none that would have to be
+/// held meanwhile. Cancel safe.
+async fn read(pipe: &Pipe, frames: &mut Frames) -> Result<(), RecvError> {
+    if frames.wants_buffer() {
+        let came = pipe.recv_into(frames.buffer()).await?;
+        frames.handle_read(came);
+    } else {
+        frames.push(pipe.recv_within(None).await?.data);
+    }
+    Ok(())
 }
 
 /// Writes what one system call takes of a load, or passes on what a layer below holds. Cancel safe.

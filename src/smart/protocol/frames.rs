@@ -2,12 +2,17 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::envelope::Head;
 use super::run::Run;
 
 const LENGTH: usize = 4;
 /// Room made before bytes have come, at most: a peer that only announces a length costs no more.
 const ON_TRUST: usize = 1 << 18;
+/// Room for small frames, many to one read.
+const ROOM: usize = 64 << 10;
+/// Room behind a large frame: the head of the next one comes with it.
+const BEHIND: usize = 21;
+/// After a read of so much, the next one gets a buffer beforehand.
+const BULK: usize = 16 << 10;
 
 /// A frame was announced that is longer than the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,20 +24,19 @@ pub struct TooLong {
     pub limit: usize,
 }
 
-/// Takes reads, gives frames. A frame that lies within one read shares its memory.
+/// Takes what is read, gives frames, which share its memory. A large frame is read straight into
+/// memory of its own size.
 #[derive(Debug)]
 pub struct Frames {
     limit: usize,
-    /// What was read and not looked at yet.
-    rest: Bytes,
-    /// The beginning of a frame that ends in a later read.
-    begun: BytesMut,
+    buffer: BytesMut,
+    bulk: bool,
 }
 
 impl Frames {
     /// Frames of up to `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { limit, rest: Bytes::new(), begun: BytesMut::new() }
+        Self { limit, buffer: BytesMut::new(), bulk: false }
     }
 
     /// The limit from now on.
@@ -40,23 +44,61 @@ impl Frames {
         self.limit = limit;
     }
 
+    /// Takes what was read elsewhere.
+    pub fn push(&mut self, read: Bytes) {
+        self.handle_read(read.len());
+        if self.buffer.is_empty() {
+            self.buffer = read.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        } else {
+            self.buffer.extend_from_slice(&read);
+        }
+    }
+
+    /// True when the next read should go straight into [`buffer`](Self::buffer): a frame is begun, or
+    /// much comes. A connection that waits for a word otherwise holds no memory.
+    pub fn wants_buffer(&self) -> bool {
+        self.bulk || !self.buffer.is_empty()
+    }
+
+    /// Where to append what is read: it has room for the rest of the frame that is begun.
+    pub fn buffer(&mut self) -> &mut BytesMut {
+        let (len, room) = (self.buffer.len(), self.buffer.capacity() - self.buffer.len());
+        let wanted = match self.whole() {
+            Ok(Some(whole)) if whole > ROOM / 2 => (whole + BEHIND).min(ON_TRUST.max(2 * len)),
+            _ => ROOM,
+        };
+        let suffices = match self.whole() {
+            Ok(Some(whole)) => whole <= len + room,
+            _ => room >= ROOM / 4,
+        };
+        if !suffices {
+            self.buffer.reserve(wanted.saturating_sub(len));
+        } else if room == 0 {
+            self.buffer.reserve(ROOM);
+        }
+        &mut self.buffer
+    }
+
+    /// So much was read into the buffer.
+    pub fn handle_read(&mut self, bytes: usize) {
+        self.bulk = bytes >= BULK;
+    }
+
+    /// The size of the frame that the buffer begins with, its length included.
+    fn whole(&self) -> Result<Option<usize>, TooLong> {
+        let Some(head) = self.buffer.first_chunk::<LENGTH>() else { return Ok(None) };
+        let announced = u32::from_be_bytes(*head) as usize;
+        if announced > self.limit {
+            Err(TooLong { announced, limit: self.limit })
+        } else {
+            Ok(Some(LENGTH + announced))
+        }
+    }
+
     /// The whole messages that come next, if any do, as they stand in what was read. For
     /// everything else there is [`next`](Self::next).
     pub fn run(&mut self) -> Option<Run> {
-        if self.begun.is_empty() {
-            return Run::split(&mut self.rest, self.limit);
-        }
-        // What is wrong here is told by `next`.
-        if !self.fill().unwrap_or(false) || Head::measure(&self.begun).is_none() {
-            return None;
-        }
-        Run::split(&mut std::mem::take(&mut self.begun).freeze(), self.limit)
-    }
-
-    /// Takes what was read. Everything that was read before must have been asked for.
-    pub fn push(&mut self, read: Bytes) {
-        debug_assert!(self.rest.is_empty(), "frames are asked for until there is none");
-        self.rest = read;
+        Run::split(&mut self.buffer, self.limit)
     }
 
     /// The next frame, without its length.
@@ -65,62 +107,21 @@ impl Frames {
     /// [`TooLong`]; the stream can not be read on after it.
     #[allow(clippy::should_implement_trait, reason = "an iterator would end where this goes on after the next read")]
     pub fn next(&mut self) -> Result<Option<Bytes>, TooLong> {
-        if !self.begun.is_empty() {
-            return self.complete();
-        }
-        let Some(head) = self.rest.first_chunk::<LENGTH>() else { return Ok(self.begin(0)) };
-        let len = self.check(u32::from_be_bytes(*head))?;
-        if self.rest.len() < LENGTH + len {
-            return Ok(self.begin(len));
-        }
-        let mut frame = self.rest.split_to(LENGTH + len);
+        let Some(whole) = self.whole()?.filter(|whole| *whole <= self.buffer.len()) else { return Ok(None) };
+        let mut frame = self.buffer.split_to(whole).freeze();
         Ok(Some(frame.split_off(LENGTH)))
+    }
+
+    /// Lets go of the memory when nothing is in it and little comes.
+    pub fn rest(&mut self) {
+        if !self.wants_buffer() {
+            self.buffer = BytesMut::new();
+        }
     }
 
     /// Bytes held of a frame that is not complete.
     pub fn held(&self) -> usize {
-        self.begun.len() + self.rest.len()
-    }
-
-    fn check(&self, len: u32) -> Result<usize, TooLong> {
-        let announced = len as usize;
-        if announced > self.limit { Err(TooLong { announced, limit: self.limit }) } else { Ok(announced) }
-    }
-
-    /// Keeps what is left for the read that completes it.
-    fn begin(&mut self, len: usize) -> Option<Bytes> {
-        if !self.rest.is_empty() {
-            self.begun.reserve((LENGTH + len).min(ON_TRUST.max(self.rest.len())));
-            self.begun.extend_from_slice(&std::mem::take(&mut self.rest));
-        }
-        None
-    }
-
-    /// Takes what belongs to the frame that is begun. True when it is whole.
-    fn fill(&mut self) -> Result<bool, TooLong> {
-        self.take(LENGTH);
-        let Some(head) = self.begun.first_chunk::<LENGTH>() else { return Ok(false) };
-        let len = self.check(u32::from_be_bytes(*head))?;
-        self.take(LENGTH + len);
-        Ok(self.begun.len() == LENGTH + len)
-    }
-
-    fn complete(&mut self) -> Result<Option<Bytes>, TooLong> {
-        if !self.fill()? {
-            return Ok(None);
-        }
-        let mut frame = std::mem::take(&mut self.begun).freeze();
-        Ok(Some(frame.split_off(LENGTH)))
-    }
-
-    /// Takes from what was read until `whole` bytes are there.
-    fn take(&mut self, whole: usize) {
-        let missing = whole.saturating_sub(self.begun.len()).min(self.rest.len());
-        if self.begun.capacity() < whole {
-            let room = whole.min(ON_TRUST.max(2 * (self.begun.len() + missing)));
-            self.begun.reserve(room.saturating_sub(self.begun.len()));
-        }
-        self.begun.extend_from_slice(&self.rest.split_to(missing));
+        self.buffer.len()
     }
 }
 
@@ -174,6 +175,6 @@ mod tests {
         let mut frames = Frames::new(1 << 30);
         frames.push(Bytes::from_static(b"\x30\0\0\0x"));
         assert_eq!(frames.next(), Ok(None));
-        assert!(frames.begun.capacity() <= ON_TRUST, "{}", frames.begun.capacity());
+        assert!(frames.buffer().capacity() <= ON_TRUST, "{}", frames.buffer().capacity());
     }
 }

@@ -1,6 +1,6 @@
 //! Decides: messages one after another in one piece of memory, taken apart only where they are received.
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::envelope::{CONTROL_HEAD, Head, MessageId};
 
@@ -13,7 +13,7 @@ pub struct Run {
 
 impl Run {
     /// Splits off the messages that `bytes` begin with, of frames up to `limit`.
-    pub(super) fn split(bytes: &mut Bytes, limit: usize) -> Option<Self> {
+    pub(super) fn split(bytes: &mut BytesMut, limit: usize) -> Option<Self> {
         let (mut at, mut messages) = (0, 0);
         while let Some(left) = bytes.get(at..)
             && let Some(whole) = Head::measure(left)
@@ -23,7 +23,7 @@ impl Run {
             at += whole;
             messages += 1;
         }
-        (messages > 0).then(|| Self { frames: bytes.split_to(at), messages })
+        (messages > 0).then(|| Self { frames: bytes.split_to(at).freeze(), messages })
     }
 
     /// Messages that are left.

@@ -1,0 +1,105 @@
+//! 1 KiB to 1,000 members.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use futures_util::{SinkExt, StreamExt};
+use natpipe::pool::{Context, Packed, Pool};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio_tungstenite::tungstenite::{Bytes, Message};
+
+use crate::{bare, beside, peers, runtime, table};
+
+const MEMBERS: usize = 1000;
+const ROUNDS: usize = 50;
+
+pub fn run() {
+    table::compare(
+        "1 KiB to 1,000 members, until the last has it",
+        "us for each member",
+        7,
+        &mut [
+            ("a bare loop over prepared frames", &mut bare_loop),
+            ("a pool's publish", &mut publish),
+            ("Node's ws", &mut || peers::node("publish", [1024, MEMBERS, ROUNDS])),
+        ],
+    );
+}
+
+/// Members on a thread of their own, which count what comes.
+struct Listeners {
+    heard: Arc<AtomicUsize>,
+    all: Arc<Notify>,
+}
+
+impl Listeners {
+    fn new(port: u16, upgrade: bool) -> Self {
+        let listeners = Self { heard: Arc::default(), all: Arc::default() };
+        let (heard, all) = (listeners.heard.clone(), listeners.all.clone());
+        beside(move || async move {
+            let mut tasks = Vec::new();
+            for _ in 0..MEMBERS {
+                let (heard, all) = (heard.clone(), all.clone());
+                let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                let mut socket = if upgrade {
+                    tokio_tungstenite::client_async(format!("ws://127.0.0.1:{port}/ws"), stream).await.unwrap().0
+                } else {
+                    bare::client(stream).await
+                };
+                tasks.push(tokio::spawn(async move {
+                    while let Some(Ok(message)) = socket.next().await {
+                        if message.is_binary() && (heard.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(MEMBERS) {
+                            all.notify_one();
+                        }
+                    }
+                }));
+            }
+            for task in tasks {
+                let _ = task.await;
+            }
+        });
+        listeners
+    }
+}
+
+fn each(begun: Instant) -> f64 {
+    begun.elapsed().as_secs_f64() * 1e6 / (ROUNDS * MEMBERS) as f64
+}
+
+fn bare_loop() -> f64 {
+    runtime().block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listeners = Listeners::new(listener.local_addr().unwrap().port(), false);
+        let mut members = Vec::new();
+        for _ in 0..MEMBERS {
+            members.push(bare::server(listener.accept().await.unwrap().0).await);
+        }
+        let message = Message::Binary(Bytes::from(vec![7u8; 1024]));
+        let begun = Instant::now();
+        for _ in 0..ROUNDS {
+            for member in &mut members {
+                member.send(message.clone()).await.unwrap();
+            }
+            listeners.all.notified().await;
+        }
+        each(begun)
+    })
+}
+
+fn publish() -> f64 {
+    runtime().block_on(async {
+        let pool = Pool::create("worker", |_: Context, msg: Packed| async move { msg });
+        let bound = pool.bind("127.0.0.1:0").await.unwrap();
+        let listeners = Listeners::new(bound.local_addr().port().unwrap(), true);
+        pool.joined(MEMBERS).await;
+        let message = Packed::of(&"x".repeat(1021)).unwrap();
+        let begun = Instant::now();
+        for _ in 0..ROUNDS {
+            assert_eq!(pool.publish(message.clone()).send().await.unwrap(), MEMBERS);
+            listeners.all.notified().await;
+        }
+        each(begun)
+    })
+}
