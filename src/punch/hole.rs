@@ -72,32 +72,6 @@ impl UdpHole {
         self.ice().peer
     }
 
-    /// The socket, for who moves many datagrams at a time.
-    pub(crate) fn socket(&self) -> &UdpSocket {
-        &self.socket
-    }
-
-    /// Our end's address.
-    pub(crate) fn local(&self) -> SocketAddr {
-        self.local
-    }
-
-    /// Does what ICE has due; called whenever there was nothing to receive, so that its timer wakes the task.
-    pub(crate) fn poll_keep(&self, cx: &mut Context<'_>) {
-        self.keep(&mut self.ice(), cx);
-    }
-
-    /// Takes a packet of ICE; false when it is none, and so the program's.
-    pub(crate) fn takes(&self, source: SocketAddr, bytes: &[u8]) -> bool {
-        let taken = is_stun(bytes);
-        if taken {
-            let mut ice = self.ice();
-            self.hear(&mut ice, source, bytes);
-            self.transmit(&mut ice);
-        }
-        taken
-    }
-
     fn ice(&self) -> MutexGuard<'_, Ice> {
         self.ice.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -144,6 +118,36 @@ impl UdpHole {
             ice.agent.handle_packet(now, packet);
             ice.agent.handle_timeout(now);
         }
+    }
+}
+
+/// For QUIC, which moves many datagrams at a time.
+#[cfg(feature = "peer")]
+impl UdpHole {
+    /// The socket.
+    pub(crate) fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+
+    /// Our end's address.
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Does what ICE has due; called whenever there was nothing to receive, so that its timer wakes the task.
+    pub(crate) fn poll_keep(&self, cx: &mut Context<'_>) {
+        self.keep(&mut self.ice(), cx);
+    }
+
+    /// Takes a packet of ICE; false when it is none, and so the program's.
+    pub(crate) fn takes(&self, source: SocketAddr, bytes: &[u8]) -> bool {
+        let taken = is_stun(bytes);
+        if taken {
+            let mut ice = self.ice();
+            self.hear(&mut ice, source, bytes);
+            self.transmit(&mut ice);
+        }
+        taken
     }
 }
 
