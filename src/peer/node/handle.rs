@@ -35,7 +35,7 @@ const PARTING: Duration = Duration::from_secs(10);
 /// let to_bob = ann.connect(&bob.ticket()?, Proto::Tcp).await?;
 /// to_bob.send("hello").await?;
 /// let (from, pipe) = bob.accept().await?;
-/// assert_eq!((from.id(), &pipe.recv().await?.data[..]), (ann.id(), &b"hello"[..]));
+/// assert_eq!((from.id(), &pipe.recv().await?[..]), (ann.id(), &b"hello"[..]));
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
