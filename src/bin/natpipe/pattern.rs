@@ -1,10 +1,15 @@
 //! Waits: bytes that everybody knows beforehand, through a pipe, each of them checked.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use natpipe::Pipe;
 
 /// Bytes of one send.
 const PART: usize = 1 << 16;
+
+/// How long the next bytes may take: the other end may be looking for a better path.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The byte at a place of the stream: its neighbours differ, and so do places a power of two apart.
 fn byte_at(place: usize) -> u8 {
@@ -32,7 +37,8 @@ pub async fn check(pipe: &Pipe, total: usize) -> Result<()> {
     let pattern: Vec<u8> = (0..PART + 251).map(byte_at).collect();
     let mut got = 0;
     while got < total {
-        let data = pipe.recv().await.with_context(|| format!("after {got} of {total} bytes"))?;
+        let received = pipe.recv_within(PATIENCE).await;
+        let data = received.with_context(|| format!("after {got} of {total} bytes"))?.data;
         for part in data.chunks(PART) {
             let from = got % 251;
             ensure!(part == &pattern[from..from + part.len()], "bytes changed after {got} of {total}");

@@ -21,7 +21,7 @@ const REACH: Duration = Duration::from_secs(60);
 const MOVE: Duration = Duration::from_secs(600);
 
 /// How long a relay is given to be replaced by something better.
-const BETTER: Duration = Duration::from_secs(15);
+const BETTER: Duration = Duration::from_secs(8);
 
 /// A network with a place to meet.
 pub struct World {
