@@ -10,7 +10,7 @@
 //! | `duct` | message ducts: two ends, objects in, objects out (feature `duct`, Unix systems) |
 //! | [`frame`] | bytes to messages: lengths, first-byte sniffing, WebSocket (feature `ws`) |
 //! | `key` | who a peer is: identities, tickets, sealed messages, TLS by key (feature `peer`) |
-//! | [`nat`] | how a NAT behaves: a model, probing, classification, prediction, pairs; no I/O yet |
+//! | [`nat`] | how a NAT behaves: a model, probing, classification, prediction, pairs, the report |
 //! | [`net`] | what this machine has: interfaces, routes, name resolution, sockets |
 //! | `peer` | a pipe to whoever holds a ticket, whatever NATs stand between (feature `peer`) |
 //! | [`pipe`] | [`Pipe`], [`pipe_open`], [`NetConf`]: streams and datagrams, callbacks and queues, links |
@@ -18,7 +18,7 @@
 //! | `punch` | hole punching, UDP (ICE) and TCP (simultaneous open), over any ordered channel (feature `punch`) |
 //! | `rendezvous` | a server to meet at: signalling sealed end to end, relayed streams (feature `peer`) |
 //! | `smart` | smart sockets: messages among many peers, reconnection, publish, round-robin, by identity (feature `smart`) |
-//! | `stun` | STUN messages, what clients and servers decide; no I/O yet (feature `stun`) |
+//! | `stun` | STUN messages, client and server (feature `stun`) |
 
 mod base;
 #[cfg(feature = "comm")]
