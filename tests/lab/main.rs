@@ -5,11 +5,16 @@
 
 mod behaviour;
 mod coturn;
+#[allow(dead_code, reason = "not all of it is needed here")]
+#[path = "../turn/coturn.rs"]
+mod coturn_server;
+mod gateway;
 mod hosts;
 mod kinds;
 mod link;
 mod ordinary;
 mod peers;
+mod portmap;
 mod prober;
 mod punch;
 mod report;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use natpipe::lab::{Host, Internet, Kind, Link, Setup};
 use natpipe::nat::Proto;
 use natpipe::peer::{Node, PathInfo, PathKind};
+use natpipe::turn::TurnServer;
 use natpipe::{Identity, Ticket, rendezvous, stun};
 use ring::digest::{Context, SHA256};
 use tokio::time::timeout;
@@ -23,12 +24,16 @@ pub(super) struct Meeting {
 }
 
 pub(super) fn meeting(internet: &Internet) -> Meeting {
+    meeting_of(internet, rendezvous::Limits::default())
+}
+
+fn meeting_of(internet: &Internet, limits: rendezvous::Limits) -> Meeting {
     let hosts = ["rendezvous", "second"].map(|name| internet.host(name).unwrap());
     let runtimes = [hosts[0].runtime().unwrap(), hosts[1].runtime().unwrap()];
     let at = |host: usize, port: u16| SocketAddr::from((hosts[host].v4().unwrap(), port));
     let server = hosts[0].run(|| {
         let identity = Identity::generate().unwrap();
-        runtimes[0].block_on(rendezvous::Server::listen(at(0, 7000), identity).start()).unwrap()
+        runtimes[0].block_on(rendezvous::Server::listen(at(0, 7000), identity).limits(limits).start()).unwrap()
     });
     let second = hosts[1].run(|| {
         let _inside = runtimes[1].enter();
@@ -57,14 +62,24 @@ struct Seen {
 
 /// One end makes a ticket, the other uses it and sends so many pieces while the paths change; the best path is awaited.
 fn connect(meeting: &Meeting, hosts: [&Host; 2], pieces: u32) -> [Seen; 2] {
+    connect_with(meeting, hosts, pieces, [None, None])
+}
+
+/// The same, with a TURN server at either end.
+fn connect_with(meeting: &Meeting, hosts: [&Host; 2], pieces: u32, turn: [Option<TurnServer>; 2]) -> [Seen; 2] {
     let (give, ticket) = std::sync::mpsc::channel::<Ticket>();
     let (done, all_done) = tokio::sync::oneshot::channel::<()>();
-    let builder = || Node::builder().via(meeting.url.clone()).stun(meeting.stun);
+    let [callers, answerers] = turn;
+    let builder = |turn: Option<TurnServer>| {
+        let builder = Node::builder().via(meeting.url.clone()).stun(meeting.stun);
+        turn.into_iter().fold(builder, natpipe::peer::Builder::turn)
+    };
     std::thread::scope(|scope| {
         let answerer = scope.spawn(move || {
             hosts[1]
                 .block_on(async {
-                    let node = builder().start().await.unwrap();
+                    let node = builder(answerers).start().await.unwrap();
+                    node.mapped(Duration::from_secs(1)).await;
                     give.send(node.ticket().unwrap()).unwrap();
                     let (peer, pipe) = timeout(LIMIT, node.accept()).await.unwrap().unwrap();
                     let first = peer.path();
@@ -82,7 +97,8 @@ fn connect(meeting: &Meeting, hosts: [&Host; 2], pieces: u32) -> [Seen; 2] {
             let ticket = ticket.recv().unwrap();
             hosts[0]
                 .block_on(async {
-                    let node = builder().start().await.unwrap();
+                    let node = builder(callers).start().await.unwrap();
+                    node.mapped(Duration::from_secs(1)).await;
                     let peer = timeout(LIMIT, node.peer(&ticket)).await.unwrap().unwrap();
                     let first = peer.path();
                     let pipe = peer.open(Proto::Tcp, Default::default()).unwrap();
@@ -140,4 +156,74 @@ pairs! {
     home_and_symmetric_meet_directly: Home x SymmetricRandom, true;
     two_symmetric_ones_meet_by_relay: SymmetricRandom x SymmetricRandom, false;
     without_udp_they_meet_over_tcp: UdpBlocked x Home, true;
+}
+
+/// Both behind routers of this kind, one of which opens ports when it is asked.
+fn meets_through_an_opened_port(kind: Kind, opens: [bool; 2], found: PathKind) {
+    let internet = Internet::with_link(Link::steady(Duration::from_millis(10)), 1).unwrap();
+    let meeting = meeting(&internet);
+    let routers = ["a", "b"].map(|name| internet.router(name, kind).unwrap());
+    let _daemons: Vec<_> = routers
+        .iter()
+        .zip(opens)
+        .filter(|(_, opens)| *opens)
+        .map(|(router, _)| super::gateway::miniupnpd(router, "enable_natpmp=yes\nenable_upnp=yes"))
+        .collect();
+    let hosts = routers.each_ref().map(|router| router.host("host").unwrap());
+    let [caller, answerer] = connect(&meeting, [&hosts[0], &hosts[1]], 320);
+    assert_eq!(caller.sum, answerer.sum, "every byte once and in order");
+    let last = caller.last.unwrap();
+    println!("first {}, last {last}", caller.first.unwrap());
+    assert_eq!((last.kind, last.proto), (found, Proto::Tcp), "{last}");
+}
+
+#[test]
+fn two_symmetric_ones_meet_directly_through_a_port_that_the_answerers_router_opens() {
+    meets_through_an_opened_port(Kind::SymmetricRandom, [false, true], PathKind::Direct);
+}
+
+#[test]
+fn two_symmetric_ones_meet_directly_through_a_port_that_the_callers_router_opens() {
+    meets_through_an_opened_port(Kind::SymmetricRandom, [true, false], PathKind::Reverse);
+}
+
+/// With TURN servers of these transports at the two ends, and a rendezvous server that relays nothing.
+fn meets_at_turn(kind: Kind, no_udp: bool, turn: [Option<&str>; 2]) {
+    let internet = Internet::with_link(Link::steady(Duration::from_millis(10)), 1).unwrap();
+    let meeting = meeting_of(&internet, rendezvous::Limits::default().pairs(0));
+    let host = internet.host("turn").unwrap();
+    let ip = host.v4().unwrap();
+    let server = super::coturn_server::Coturn::start(
+        ip,
+        [3478, 5349],
+        &|command| host.start(command),
+        &["-a", "-u", "ann:hush"],
+    );
+    host.run(|| server.wait());
+    let url = |over: &str| format!("turn:ann:hush@{ip}:3478?transport={over}").parse().unwrap();
+    let turn = turn.map(|over| over.map(url));
+    let routers = ["a", "b"].map(|name| internet.router(name, kind).unwrap());
+    for router in routers.iter().filter(|_| no_udp) {
+        router.nft("insert rule ip filter forward meta l4proto udp drop").unwrap();
+    }
+    let hosts = routers.each_ref().map(|router| router.host("host").unwrap());
+    let [caller, answerer] = connect_with(&meeting, [&hosts[0], &hosts[1]], 160, turn);
+    assert_eq!(caller.sum, answerer.sum, "every byte once and in order");
+    let last = caller.last.unwrap();
+    assert_eq!((last.kind, last.proto), (PathKind::Relay, Proto::Udp), "{last}\n{}", server.log());
+}
+
+#[test]
+fn two_symmetric_ones_meet_at_the_callers_turn_server() {
+    meets_at_turn(Kind::SymmetricRandom, false, [Some("udp"), None]);
+}
+
+#[test]
+fn two_symmetric_ones_meet_at_the_answerers_turn_server() {
+    meets_at_turn(Kind::SymmetricRandom, false, [None, Some("udp")]);
+}
+
+#[test]
+fn two_without_udp_meet_at_a_turn_server_over_tcp() {
+    meets_at_turn(Kind::SymmetricRandom, true, [Some("tcp"), Some("tcp")]);
 }

@@ -19,6 +19,7 @@ use crate::peer::session::{Carrier, ChannelKind, Keep, Role, SessionId, Shared};
 use crate::peer::{PathInfo, PathKind};
 use crate::punch::Puncher;
 use crate::rendezvous::{self, Client, ClientBuilder, ConnectError, Proxy};
+use crate::turn::TurnServer;
 
 /// How long a name may take to be resolved.
 const RESOLVE: Duration = Duration::from_secs(5);
@@ -46,6 +47,7 @@ pub(super) struct Inner {
     pub(super) ways: Ways,
     pub(super) allowed: Allowed,
     pub(super) stun: Vec<SocketAddr>,
+    pub(super) turn: Vec<TurnServer>,
     pub(super) interfaces: Vec<String>,
     proxy: Option<Proxy>,
     pub(super) doors: Option<Doors>,
@@ -76,6 +78,7 @@ impl Inner {
         ways: Ways,
         allowed: Allowed,
         stun: Vec<SocketAddr>,
+        turn: Vec<TurnServer>,
         interfaces: Vec<String>,
         proxy: Option<Proxy>,
         doors: Option<Doors>,
@@ -83,7 +86,20 @@ impl Inner {
         opened: mpsc::Sender<Opened>,
     ) -> Self {
         let secrets = secrets.map(Mutex::new);
-        Self { me, runtime, ways, allowed, stun, interfaces, proxy, doors, secrets, opened, state: Mutex::default() }
+        Self {
+            me,
+            runtime,
+            ways,
+            allowed,
+            stun,
+            turn,
+            interfaces,
+            proxy,
+            doors,
+            secrets,
+            opened,
+            state: Mutex::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -133,13 +149,18 @@ impl Inner {
                 }
             }
         }
+        self.stun_servers(servers).await.into_iter().fold(puncher, Puncher::stun)
+    }
+
+    /// Where STUN is answered: the servers that were named, and rendezvous servers, which answer it too.
+    pub(super) async fn stun_servers(&self, servers: &[ServerUrl]) -> Vec<SocketAddr> {
         let mut stun = self.stun.clone();
         for server in servers {
             for ip in resolve(server.host()).await {
                 stun.push(SocketAddr::new(ip, server.port()));
             }
         }
-        stun.into_iter().fold(puncher, Puncher::stun)
+        stun
     }
 
     pub(super) fn wants(&self, interface: &Interface) -> bool {

@@ -1,6 +1,7 @@
 //! A node: one identity, the places where it is met, and all its connections.
 //!
-//! `secure` makes paths that are encrypted and proved, `doors` is where others knock, `call` reaches a peer by a ticket, `answer`
+//! `secure` makes paths that are encrypted and proved, `doors` is where others knock, `ports`
+//! has gateways open them, `relayed` meets at TURN servers, `call` reaches a peer by a ticket, `answer`
 //! is reached; `handle` is what a program holds.
 
 mod answer;
@@ -9,6 +10,8 @@ mod call;
 mod doors;
 mod handle;
 mod inner;
+mod ports;
+mod relayed;
 mod secure;
 
 pub use builder::{Builder, NodeError};
