@@ -286,6 +286,10 @@ impl Core {
             (What::Permit(_) | What::Bind { .. }, _) if refused.code == 401 => self.lose(Lost::Refused(refused)),
             (What::Permit(ip), _) => {
                 self.peers.refused(ip);
+                if let (400, Phase::Open { refresh, .. }) = (refused.code, &mut self.phase) {
+                    // So some servers speak of an allocation that they have forgotten: it is asked for itself.
+                    *refresh = refresh.map(|due| due.min(now));
+                }
                 self.tell(Event::NotPermitted(ip, Some(refused)));
             }
             (What::Bind { channel, .. }, _) => self.peers.unbound(now, channel),

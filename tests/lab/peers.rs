@@ -1,6 +1,8 @@
 //! Peers behind real NATs: the best path is found, and everything moves to it while bytes are under way.
 
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use natpipe::lab::{Host, Internet, Kind, Link, Setup};
@@ -226,4 +228,45 @@ fn two_symmetric_ones_meet_at_the_answerers_turn_server() {
 #[test]
 fn two_without_udp_meet_at_a_turn_server_over_tcp() {
     meets_at_turn(Kind::SymmetricRandom, true, [Some("tcp"), Some("tcp")]);
+}
+
+#[test]
+fn the_command_meets_at_a_turn_server_and_tells_neither_end_where_the_other_is() {
+    let internet = Internet::new().unwrap();
+    let meeting = meeting_of(&internet, rendezvous::Limits::default().pairs(0));
+    let host = internet.host("turn").unwrap();
+    let ip = host.v4().unwrap();
+    let secret = ["--use-auth-secret", "--static-auth-secret", "north"];
+    let server = super::coturn_server::Coturn::start(ip, [3478, 5349], &|command| host.start(command), &secret);
+    host.run(|| server.wait());
+    let (url, via) = (format!("turn:{ip}?secret=north"), meeting.url.to_string());
+    let (one, two) = (internet.host("one").unwrap(), internet.host("two").unwrap());
+    let start = |host: &Host, args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_natpipe"));
+        command.args(args).args(["--json", "--relay-only", "--turn", &url]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        host.start(&mut command).unwrap()
+    };
+    let event = |events: &mut BufReader<std::process::ChildStderr>, name: &str| loop {
+        let mut line = String::new();
+        assert_ne!(events.read_line(&mut line).unwrap(), 0, "it ended without {name}");
+        let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+        if event["event"] == name {
+            return event;
+        }
+    };
+    let mut listening = start(&two, &["listen", "--via", &via]);
+    let mut of_two = BufReader::new(listening.stderr.take().unwrap());
+    let ticket = event(&mut of_two, "ticket")["ticket"].as_str().unwrap().to_owned();
+    let mut connected = start(&one, &["connect", &ticket]);
+    let mut of_one = BufReader::new(connected.stderr.take().unwrap());
+    connected.stdin.take().unwrap().write_all(b"through the relay").unwrap();
+    let path = event(&mut of_one, "path");
+    assert_eq!((&path["kind"], &path["proto"]), (&"relay".into(), &"udp".into()), "{path}\n{}", server.log());
+    assert!(path["remote"].is_null() && path["local"].is_null(), "{path}");
+    drop(listening.stdin.take());
+    let mut heard = String::new();
+    listening.stdout.take().unwrap().read_to_string(&mut heard).unwrap();
+    assert_eq!(heard, "through the relay");
+    assert!(connected.wait().unwrap().success() && listening.wait().unwrap().success());
 }

@@ -1,8 +1,8 @@
 //! Ports that a gateway opens: by miniupnpd in each protocol, and by gateways that lie, refuse, or are behind another NAT.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -163,18 +163,57 @@ fn a_gateway_behind_another_nat_opens_nothing_that_is_told_to_anybody() {
 }
 
 #[test]
-fn a_gateway_that_allows_us_nothing_refuses_by_each_protocol() {
+fn a_gateway_that_allows_us_nothing_refuses() {
     let internet = Internet::new().unwrap();
     let router = internet.router("home", Kind::Home).unwrap();
     let _daemon = miniupnpd(&router, "enable_natpmp=yes\nenable_upnp=yes\ndeny 0-65535 0.0.0.0/0 0-65535");
     let host = router.host("host").unwrap();
-    let (_runtime, mapping) = asked(&host, ALL, 4000);
-    for (protocol, failure) in failures(&mapping) {
-        // Over PCP and NAT-PMP it tries all of its ports first, for longer than anybody waits.
+    // Asked by UPnP it says so at once; over PCP and NAT-PMP it tries all of its ports first, for longer than anybody waits.
+    for protocol in [Protocol::Upnp, Protocol::NatPmp, Protocol::Pcp] {
+        let (_runtime, mapping) = asked(&host, &[protocol], 4000);
+        let failure = failures(&mapping).remove(0).1;
         let searching = protocol != Protocol::Upnp && failure == Failure::NoAnswer;
         assert!(searching || matches!(failure, Failure::Refused { .. }), "{protocol}: {failure}");
     }
     assert!(!mappings(&router).contains("dnat"));
+}
+
+#[test]
+fn refusals_are_told_with_their_reason() {
+    let internet = Internet::new().unwrap();
+    let router = internet.router("home", Kind::Home).unwrap();
+    let _liar = Liar::pcp(&router, |request| match request[0] {
+        2 if request[1] == 0 => vec![granted(request, [0; 4], 0, 0)],
+        2 => {
+            let mut answer = granted(request, [0; 4], 0, 1800);
+            answer[3] = 2;
+            vec![answer]
+        }
+        _ => vec![vec![0, request[1] | 0x80, 0, 2, 0, 0, 0, 9, 0, 0, 0, 0]],
+    });
+    let host = router.host("host").unwrap();
+    let (_runtime, mapping) = asked(&host, &[Protocol::Pcp, Protocol::NatPmp], 4000);
+    let said: Vec<String> =
+        failures(&mapping).iter().map(|(protocol, failure)| format!("{protocol}: {failure}")).collect();
+    let switched_off = "NAT-PMP: the gateway refused: not allowed, most likely switched off (2)";
+    assert_eq!(said, ["PCP: the gateway refused: not allowed (2)", switched_off]);
+}
+
+#[test]
+fn two_hosts_that_want_one_port_get_two() {
+    for protocol in ALL {
+        let internet = Internet::new().unwrap();
+        let router = internet.router("home", Kind::Home).unwrap();
+        let daemon = miniupnpd(&router, "enable_natpmp=yes\nenable_upnp=yes");
+        let hosts = ["one", "two"].map(|name| router.host(name).unwrap());
+        let asked = hosts.each_ref().map(|host| asked(host, &[*protocol], 4000));
+        let [first, second] = asked.each_ref().map(|(_, mapping)| {
+            mapping.external().unwrap_or_else(|| panic!("{protocol}: {:?}\n{}", mapping.state().borrow(), daemon.log()))
+        });
+        assert_eq!(first.port(), 4000, "{protocol}");
+        assert_ne!(second.port(), 4000, "{protocol}");
+        assert_eq!(mappings(&router).matches("dnat").count(), 2, "{protocol}: {}", mappings(&router));
+    }
 }
 
 #[test]
@@ -474,4 +513,69 @@ fn a_gateway_that_says_nothing_after_all_holds_nobody_up() {
     });
     assert!(matches!(state, State::Failed(_)), "{state:?}");
     assert!(begun.elapsed() < LIMIT);
+}
+
+// ---- the command
+
+/// What `natpipe` says inside a host, and how it ends, which it has to within the limit.
+fn said(host: &Host, args: &[&str]) -> String {
+    let mut command = Command::new("timeout");
+    command.arg("60").arg(env!("CARGO_BIN_EXE_natpipe")).args(args);
+    let output = host.output(&mut command).unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_command_tells_what_the_gateway_offers() {
+    let internet = Internet::new().unwrap();
+    let router = internet.router("home", Kind::Home).unwrap();
+    let daemon = miniupnpd(&router, "enable_natpmp=yes\nenable_upnp=no");
+    let external = daemon.external.unwrap().to_string();
+    let (host, server) = (router.host("host").unwrap(), internet.host("stun").unwrap());
+    let runtime = server.runtime().unwrap();
+    let serving = server.run(|| {
+        let _inside = runtime.enter();
+        natpipe::stun::Server::listen(SocketAddr::from((server.v4().unwrap(), 3478))).start().unwrap()
+    });
+    let stun = serving.addr().to_string();
+    let answer: serde_json::Value =
+        serde_json::from_str(&said(&host, &["nat", "--udp-only", "--stun", &stun, "--json"])).unwrap();
+    let gateway = &answer["gateways"][0];
+    assert_eq!(gateway["gateway"], gateway_of(&router).to_string(), "{answer:#}");
+    let by = &gateway["opens_ports_by"];
+    assert_eq!((&by["pcp"]["spoken"], &by["nat_pmp"]["external"]), (&true.into(), &external.clone().into()), "{by:#}");
+    assert_eq!(by["upnp"]["spoken"], false, "{by:#}");
+    let shown = said(&host, &["nat", "--udp-only", "--stun", &stun]);
+    assert!(shown.contains(&format!("NAT-PMP    yes, its external address is {external}")), "{shown}");
+    assert!(shown.contains("PCP        yes") && shown.contains("UPnP       no"), "{shown}");
+}
+
+/// The addresses in the ticket of `natpipe listen` inside a host.
+fn ticketed(host: &Host, args: &[&str]) -> Vec<SocketAddr> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_natpipe"));
+    command.args(["listen", "--json"]).args(args);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = host.start(&mut command).unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let ticket: natpipe::Ticket = event["ticket"].as_str().unwrap().parse().unwrap();
+    ticket.addresses().iter().map(|address| address.addr).collect()
+}
+
+#[test]
+fn a_ticket_names_the_port_that_the_router_has_opened_unless_it_is_not_to_be_asked() {
+    let internet = Internet::new().unwrap();
+    let router = internet.router("home", Kind::Home).unwrap();
+    let daemon = miniupnpd(&router, "enable_natpmp=yes\nenable_upnp=yes");
+    let host = router.host("host").unwrap();
+    let mapped = |addresses: &[SocketAddr]| addresses.iter().any(|address| Some(address.ip()) == daemon.external);
+    assert!(!mapped(&ticketed(&host, &["--no-port-mapping"])));
+    assert!(!mappings(&router).contains("dnat"));
+    let addresses = ticketed(&host, &[]);
+    assert!(mapped(&addresses) && addresses.len() > 1, "{addresses:?}");
+    assert_eq!(mappings(&router).matches("dnat").count(), 2, "TCP and UDP: {}", mappings(&router));
 }

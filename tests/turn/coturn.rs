@@ -59,9 +59,19 @@ impl Coturn {
         server
     }
 
-    /// Until it takes connections, which it does after all else.
+    /// Until it takes connections and answers datagrams.
     pub fn wait(&self) {
         let deadline = Instant::now() + Duration::from_secs(20);
+        let probe = UdpSocket::bind((self.at.ip(), 0)).or_else(|_| UdpSocket::bind("0.0.0.0:0")).unwrap();
+        probe.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        loop {
+            // Refused while nobody listens yet.
+            let _ = probe.send_to(b"\x00\x01\x00\x00\x21\x12\xa4\x42natpipe-test", self.at);
+            if probe.recv(&mut [0; 512]).is_ok() {
+                break;
+            }
+            assert!(Instant::now() < deadline, "coturn does not answer: {}", self.log());
+        }
         for at in [self.at, self.tls] {
             while std::net::TcpStream::connect(at).is_err() {
                 assert!(Instant::now() < deadline, "coturn does not listen: {}", self.log());
@@ -103,7 +113,8 @@ fn launch(args: &[String], folder: &Path, start: Starts<'_>) -> Child {
 fn certificate(folder: &Path, ip: IpAddr) {
     let mut command = Command::new("openssl");
     command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]);
-    command.args(["-subj", "/CN=turn", "-addext", &format!("subjectAltName=IP:{ip}"), "-keyout"]);
+    command.args(["-subj", "/CN=turn", "-addext", &format!("subjectAltName=IP:{ip}")]);
+    command.args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"]);
     command.arg(folder.join("key.pem")).arg("-out").arg(folder.join("cert.pem"));
     let made = command.stderr(Stdio::null()).status().expect("openssl runs");
     assert!(made.success());
