@@ -18,6 +18,7 @@ pub fn server(bytes: &[u8]) -> bool {
         credentials: Credentials::long_term("ann", "hush"),
         family: Family::V4,
         stream: true,
+        tcp: true,
         lifetime: Duration::from_secs(600),
         timing: Timing::default(),
         seed: [7; 32],
@@ -45,6 +46,7 @@ pub fn server(bytes: &[u8]) -> bool {
         open |= core.relayed().is_some();
         core.permit(now, peer.ip());
         core.send(now, peer, b"hello");
+        core.connect(now, peer);
         now += Duration::from_secs(30);
         core.handle_timeout(now);
         let mut said = 0;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::announce::Ear;
 use super::handle::{Asking, Mapped, State};
 use super::held::{Asked, Held, obtain};
 use super::place::Place;
@@ -12,6 +13,9 @@ use super::{Failure, MapError, lease};
 
 /// How often the gateway's address is looked up; nothing is sent for it.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// A renewal is not followed by another for an announcement sooner than this, whoever sends them.
+const QUIET: Duration = Duration::from_secs(4);
 
 /// How long taking back may take when the mapping is over.
 const PARTING: Duration = Duration::from_secs(3);
@@ -106,7 +110,7 @@ impl Keeper {
     }
 
     async fn hold(&mut self, place: &Place, mut held: Held) -> Gone {
-        let (mut granted, mut failed) = (Instant::now(), 0);
+        let (mut granted, mut failed, ear) = (Instant::now(), 0, Ear::open(place));
         self.asking.again.mark_unchanged();
         loop {
             let Some(renewal) = lease::renewal(held.lifetime, failed, rand::random()) else { return Gone::Lost };
@@ -114,6 +118,7 @@ impl Keeper {
                 _ = &mut self.over => return Gone::Over(Box::new(held)),
                 () = sleep_until(granted + renewal) => true,
                 changed = self.asking.again.changed() => changed.is_ok(),
+                () = ear.heard(), if granted.elapsed() > QUIET => true,
                 () = sleep(LOOK) => false,
             };
             if Place::now(&self.asking.route).as_ref() != Some(place) {

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! `packet` decides about the bytes of PCP and NAT-PMP, `lease` about when to ask again, `useful` about whether an address is worth
-//! telling anybody. `ask` exchanges a packet with the gateway, `upnp` talks UPnP through `igd-next`, `held` obtains, renews and
+//! telling anybody. `ask` exchanges a packet with the gateway, `announce` hears
+//! when it has restarted, `upnp` talks UPnP through `igd-next`, `held` obtains, renews and
 //! removes by whichever protocol, `keep` is the task behind a [`Mapping`].
 //!
 //! ```no_run
@@ -27,6 +28,7 @@
 //! # Ok(()) }
 //! ```
 
+mod announce;
 mod ask;
 mod error;
 mod handle;

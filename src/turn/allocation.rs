@@ -113,6 +113,10 @@ impl Allocation {
         self.link.poll_recv(cx)
     }
 
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+
     /// Waits until it is gone, and says why. Cancel safe.
     pub async fn lost(&self) -> Lost {
         let mut standing = self.link.standing();

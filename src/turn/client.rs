@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 
 use super::core::{Core, Settings};
 use super::link::{Link, Standing};
-use super::{AllocateError, Allocation, Lost, Over, TurnServer};
+use super::{AllocateError, Allocation, Lost, Over, TcpAllocation, TurnServer};
 use crate::base::task;
 use crate::net::{Family, Route};
 #[cfg(feature = "tls")]
@@ -93,10 +93,26 @@ impl Client {
     /// # Errors
     /// [`AllocateError`]. Cancelling gives back what was given.
     pub async fn allocate(&self) -> Result<Allocation, AllocateError> {
+        self.allocation(false).await
+    }
+
+    /// Asks for an address for connections (RFC 6062). It takes a server that is spoken to over TCP or TLS.
+    ///
+    /// # Errors
+    /// [`AllocateError`]. Cancelling gives back what was given.
+    pub async fn allocate_tcp(&self) -> Result<TcpAllocation, AllocateError> {
+        if self.server.over == Over::Udp {
+            let why = io::Error::new(io::ErrorKind::InvalidInput, "connections are relayed over TCP and TLS only");
+            return Err(AllocateError::Connect { server: self.server.to_string(), source: why });
+        }
+        Ok(TcpAllocation::new(self.allocation(true).await?, self.clone()))
+    }
+
+    async fn allocation(&self, tcp: bool) -> Result<Allocation, AllocateError> {
         let mut at = None;
         for _ in 0..=REDIRECTS {
             let pipe = self.connect(at).await?;
-            match self.ask(pipe).await? {
+            match self.ask(pipe, tcp).await? {
                 Asked::Open(allocation) => return Ok(allocation),
                 Asked::Elsewhere(server) => at = Some(server),
             }
@@ -104,7 +120,7 @@ impl Client {
         Err(AllocateError::Redirected { server: self.server.to_string() })
     }
 
-    async fn connect(&self, at: Option<SocketAddr>) -> Result<Pipe, AllocateError> {
+    pub(super) async fn connect(&self, at: Option<SocketAddr>) -> Result<Pipe, AllocateError> {
         let server = &self.server;
         let proto = if server.over == Over::Udp { Proto::Udp } else { Proto::Tcp };
         let conf = NetConf::default().con_timeout(CONNECT).recv_timeout(None).nodelay(proto == Proto::Tcp);
@@ -148,7 +164,7 @@ impl Client {
         Err(AllocateError::Connect { server: self.server.to_string(), source })
     }
 
-    async fn ask(&self, pipe: Pipe) -> Result<Asked, AllocateError> {
+    async fn ask(&self, pipe: Pipe, tcp: bool) -> Result<Asked, AllocateError> {
         let server = || self.server.to_string();
         // A clock before 1970 makes accounts that have ended, which the server says.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -156,6 +172,7 @@ impl Client {
             credentials: self.server.account.credentials(now),
             family: self.family,
             stream: self.server.over != Over::Udp,
+            tcp,
             lifetime: self.lifetime,
             timing: self.timing,
             seed: rand::random(),

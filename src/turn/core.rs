@@ -28,6 +28,9 @@ const EARLY: Duration = Duration::from_secs(60);
 const LIFETIME: Duration = Duration::from_secs(600);
 const LONGEST: Duration = Duration::from_secs(3600);
 
+/// A server tries for 30 s to connect to a peer (RFC 6062 section 5.2).
+const CONNECTING: Duration = Duration::from_secs(35);
+
 /// Characters of a server's words that are kept.
 const WORDS: usize = 80;
 
@@ -40,6 +43,8 @@ pub struct Settings {
     pub family: Family,
     /// Whether a stream leads to the server: nothing is lost on it, and channel data is padded.
     pub stream: bool,
+    /// Whether connections are relayed (RFC 6062) and no datagrams.
+    pub tcp: bool,
     /// For how long it is asked for.
     pub lifetime: Duration,
     /// When requests are sent again.
@@ -69,6 +74,12 @@ pub enum Event {
     Permitted(IpAddr),
     /// It may not: the server said so, or nothing.
     NotPermitted(IpAddr, Option<Refused>),
+    /// The server has connected to a peer; the connection waits to be bound (RFC 6062 section 4.3).
+    Connected(SocketAddr, u32),
+    /// It has not.
+    NotConnected(SocketAddr, Option<Refused>),
+    /// A peer that was let in has connected; the connection waits to be bound (RFC 6062 section 4.4).
+    Attempted(SocketAddr, u32),
     /// It is over.
     Lost(Lost),
 }
@@ -115,7 +126,7 @@ impl Core {
         // Long-term credentials need no key before the server has named a realm, so this can not fail for them.
         let proof = Proof::new(Some(settings.credentials.clone())).unwrap_or_default();
         let random = StdRng::from_seed(settings.seed);
-        let (family, lifetime) = (settings.family, settings.lifetime);
+        let (family, lifetime, tcp) = (settings.family, settings.lifetime, settings.tcp);
         let mut core = Self {
             settings,
             proof,
@@ -127,7 +138,7 @@ impl Core {
             out: VecDeque::new(),
             events: VecDeque::new(),
         };
-        core.ask(now, What::Allocate { family, lifetime });
+        core.ask(now, What::Allocate { family, lifetime, tcp });
         core
     }
 
@@ -174,6 +185,20 @@ impl Core {
         }
     }
 
+    /// Has the server connect to a peer that was let in. An event tells what came of it.
+    pub fn connect(&mut self, now: Instant, peer: SocketAddr) {
+        if self.relayed().is_some() && self.peers.is_permitted(peer.ip()) && self.exchanges.len() < EXCHANGES {
+            self.ask(now, What::Connect(peer));
+        } else {
+            self.tell(Event::NotConnected(peer, None));
+        }
+    }
+
+    /// What requests are signed with now, for the connections that are bound.
+    pub(super) fn proof(&self) -> Proof {
+        self.proof.clone()
+    }
+
     /// Gives the address back.
     pub fn close(&mut self, now: Instant) {
         if self.phase == Phase::Over {
@@ -210,6 +235,14 @@ impl Core {
                 let data = message.get(message::DATA)?;
                 // A server lets in only whom it was told to; one that does not is no reason to listen to strangers.
                 self.peers.is_permitted(peer.ip()).then_some((peer, data))
+            }
+            Class::Indication if message.method() == message::CONNECTION_ATTEMPT => {
+                self.relayed()?;
+                let (peer, connection) = (message.xor_address(message::XOR_PEER_ADDRESS)?, connection(&message)?);
+                if self.settings.tcp && self.peers.is_permitted(peer.ip()) {
+                    self.tell(Event::Attempted(peer, connection));
+                }
+                None
             }
             Class::Success | Class::Error => {
                 self.handle_answer(now, &message);
@@ -273,6 +306,12 @@ impl Core {
                 self.peers.bound(now, channel);
                 self.peers.granted(now, peer.ip());
             }
+            What::Connect(peer) => match connection(message) {
+                Some(connection) => self.tell(Event::Connected(peer, connection)),
+                None => self.tell(Event::NotConnected(peer, None)),
+            },
+            // It is asked for on a connection of its own.
+            What::BindConnection(_) => {}
         }
     }
 
@@ -293,6 +332,8 @@ impl Core {
                 self.tell(Event::NotPermitted(ip, Some(refused)));
             }
             (What::Bind { channel, .. }, _) => self.peers.unbound(now, channel),
+            (What::Connect(peer), _) => self.tell(Event::NotConnected(peer, Some(refused))),
+            (What::BindConnection(_), _) => {}
         }
     }
 
@@ -336,6 +377,8 @@ impl Core {
                 self.tell(Event::NotPermitted(ip, None));
             }
             What::Bind { channel, .. } => self.peers.unbound(now, channel),
+            What::Connect(peer) => self.tell(Event::NotConnected(peer, None)),
+            What::BindConnection(_) => {}
         }
     }
 
@@ -372,7 +415,11 @@ impl Core {
             // Only a realm and a nonce beyond all limits make a request too long.
             _ => return self.lose(Lost::Nonsense),
         };
-        let mut timer = Timer::new(self.settings.timing, self.settings.stream, now);
+        let mut timing = self.settings.timing;
+        if let What::Connect(_) = what {
+            timing = timing.stream_timeout(CONNECTING);
+        }
+        let mut timer = Timer::new(timing, self.settings.stream, now);
         if timer.due(now) == Due::Send {
             self.out.push_back(bytes.clone());
         }
@@ -403,6 +450,10 @@ impl Core {
             self.tell(event);
         }
     }
+}
+
+fn connection(message: &Message<'_>) -> Option<u32> {
+    message.get(message::CONNECTION_ID)?.first_chunk().map(|id| u32::from_be_bytes(*id))
 }
 
 /// For how long the server grants it.

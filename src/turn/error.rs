@@ -155,3 +155,38 @@ pub enum PermitError {
     #[error(transparent)]
     Lost(#[from] Lost),
 }
+
+/// Why there is no connection to a peer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RelayError {
+    /// The peer was not let in.
+    #[error(transparent)]
+    Permit(#[from] PermitError),
+    /// The server can not connect to the peer.
+    #[error("the TURN server can not connect to {peer}: {refused}")]
+    Refused {
+        /// Whom.
+        peer: SocketAddr,
+        /// What it said.
+        refused: Refused,
+    },
+    /// The server does not say why.
+    #[error("the TURN server does not connect to {peer}")]
+    NoAnswer {
+        /// Whom.
+        peer: SocketAddr,
+    },
+    /// The connection for the peer's bytes can not be made, or is not accepted.
+    #[error("the TURN server does not hand over the connection with {peer}")]
+    Bind {
+        /// Whom it is with.
+        peer: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The allocation is gone.
+    #[error(transparent)]
+    Lost(#[from] Lost),
+}

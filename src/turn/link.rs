@@ -17,6 +17,7 @@ use super::{Lost, PermitError, Refused};
 use crate::base::attention::Attention;
 use crate::base::queue::{Limits, Queue};
 use crate::pipe::{Pipe, RecvError};
+use crate::stun::Proof;
 
 /// Datagrams that wait in either direction. Where they come faster the oldest is lost; where they are sent faster the sender waits.
 const WAITING: Limits = Limits { messages: 512, bytes: 1 << 20 };
@@ -63,8 +64,14 @@ struct State {
     readers: Wakers,
     writers: Wakers,
     asked: Vec<(IpAddr, oneshot::Sender<Result<(), PermitError>>)>,
+    connecting: Vec<(SocketAddr, oneshot::Sender<Connected>)>,
+    attempts: VecDeque<(SocketAddr, u32)>,
+    refusals: u32,
     over: bool,
 }
+
+/// The number of a connection that waits to be bound, or why there is none, where the server says.
+type Connected = Result<u32, Option<Refused>>;
 
 /// Tasks to be woken, each once.
 #[derive(Default)]
@@ -94,6 +101,9 @@ impl Link {
             readers: Wakers::default(),
             writers: Wakers::default(),
             asked: Vec::new(),
+            connecting: Vec::new(),
+            attempts: VecDeque::new(),
+            refusals: 0,
             over: false,
         };
         let link = Self {
@@ -139,6 +149,40 @@ impl Link {
         }
         self.told.raise();
         told.await.unwrap_or_else(|_| Err(self.lost().into()))
+    }
+
+    /// A connection of the server to a peer, to be bound; `None` when the server did not say why there is none.
+    pub(super) async fn connect(&self, peer: SocketAddr) -> Connected {
+        let (tell, told) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            state.connecting.retain(|(_, asked)| !asked.is_closed());
+            if state.over || state.connecting.len() >= ASKED {
+                return Err(None);
+            }
+            state.core.connect(Instant::now(), peer);
+            state.connecting.push((peer, tell));
+        }
+        self.told.raise();
+        told.await.unwrap_or(Err(None))
+    }
+
+    /// The next connection of a peer, to be bound.
+    pub(super) fn poll_attempt(&self, cx: &Context<'_>) -> Poll<Result<(SocketAddr, u32), Lost>> {
+        let mut state = self.lock();
+        if let Some(attempt) = state.attempts.pop_front() {
+            return Poll::Ready(Ok(attempt));
+        }
+        if state.over {
+            return Poll::Ready(Err(self.lost()));
+        }
+        state.readers.add(cx);
+        Poll::Pending
+    }
+
+    /// What requests are signed with now.
+    pub(super) fn proof(&self) -> Proof {
+        self.lock().core.proof()
     }
 
     /// `WouldBlock` when the server does not take it now.
@@ -223,7 +267,7 @@ impl Link {
 
     /// Reads and keeps time. `None` when the allocation is over; else why the server can not be heard any more.
     async fn read(&self, pipe: &Pipe) -> Option<Lost> {
-        let (mut buffered, mut refusals) = (BytesMut::new(), 0);
+        let mut buffered = BytesMut::new();
         loop {
             let (due, over) = {
                 let state = self.lock();
@@ -235,12 +279,11 @@ impl Link {
             tokio::select! {
                 got = pipe.recv_within(None) => match got {
                     Ok(message) => {
-                        refusals = 0;
+                        self.lock().refusals = 0;
                         self.take(pipe, &mut buffered, message.data)?;
                     }
                     Err(RecvError::Refused { kind, .. }) => {
-                        refusals += 1;
-                        if refusals >= REFUSALS || *self.standing.borrow() == Standing::Asking {
+                        if self.is_refused() {
                             return Some(Lost::Broken(kind));
                         }
                     }
@@ -290,15 +333,25 @@ impl Link {
         loop {
             self.write.wait().await;
             while let Some(bytes) = self.next() {
-                if let Err(error) = pipe.send(bytes).await {
-                    let kind = io::Error::from(error).kind();
-                    // A datagram that one network refuses the next may take.
-                    if !pipe.is_datagram() || !pipe.is_open() {
-                        return Lost::Broken(kind);
-                    }
+                let Err(error) = pipe.send(bytes).await else { continue };
+                let kind = io::Error::from(error).kind();
+                // A datagram that one network refuses the next may take; what the server's machine refuses is told where we read or
+                // where we write, as it happens.
+                if !pipe.is_datagram()
+                    || !pipe.is_open()
+                    || (kind == io::ErrorKind::ConnectionRefused && self.is_refused())
+                {
+                    return Lost::Broken(kind);
                 }
             }
         }
+    }
+
+    /// One more refusal (ICMP); true when the server is gone.
+    fn is_refused(&self) -> bool {
+        let mut state = self.lock();
+        state.refusals += 1;
+        state.refusals >= REFUSALS || *self.standing.borrow() == Standing::Asking
     }
 
     async fn flush(&self, pipe: &Pipe) {
@@ -335,6 +388,16 @@ impl Link {
                 Event::Permitted(ip) => state.answer(ip, &Ok(())),
                 Event::NotPermitted(ip, Some(refused)) => state.answer(ip, &Err(PermitError::Refused { ip, refused })),
                 Event::NotPermitted(ip, None) => state.answer(ip, &Err(PermitError::NoAnswer { ip })),
+                Event::Connected(peer, connection) => state.connected(peer, Ok(connection)),
+                Event::NotConnected(peer, refused) => state.connected(peer, Err(refused)),
+                Event::Attempted(peer, connection) => {
+                    // The server closes in 30 s what nobody binds.
+                    if state.attempts.len() >= ASKED {
+                        state.attempts.pop_front();
+                    }
+                    state.attempts.push_back((peer, connection));
+                    state.readers.wake();
+                }
             }
         }
         let any = !state.control.is_empty();
@@ -374,6 +437,13 @@ impl State {
         }
     }
 
+    fn connected(&mut self, peer: SocketAddr, how: Connected) {
+        if let Some(at) = self.connecting.iter().position(|(asked, _)| *asked == peer) {
+            // Whoever asked may not want to know any more.
+            let _ = self.connecting.swap_remove(at).1.send(how);
+        }
+    }
+
     /// The first reason counts.
     fn stop(&mut self, standing: &watch::Sender<Standing>, why: Standing) {
         if !self.over {
@@ -381,6 +451,7 @@ impl State {
             standing.send_replace(why);
         }
         self.asked.clear();
+        self.connecting.clear();
         self.readers.wake();
         self.writers.wake();
     }

@@ -14,6 +14,10 @@ pub(super) const SEND: u16 = 0x006;
 pub(super) const DATA_INDICATION: u16 = 0x007;
 pub(super) const CREATE_PERMISSION: u16 = 0x008;
 pub(super) const CHANNEL_BIND: u16 = 0x009;
+/// RFC 6062 section 6.
+pub(super) const CONNECT: u16 = 0x00A;
+pub(super) const CONNECTION_BIND: u16 = 0x00B;
+pub(super) const CONNECTION_ATTEMPT: u16 = 0x00C;
 
 const CHANNEL_NUMBER: u16 = 0x000C;
 pub(super) const LIFETIME: u16 = 0x000D;
@@ -22,8 +26,11 @@ pub(super) const DATA: u16 = 0x0013;
 pub(super) const XOR_RELAYED_ADDRESS: u16 = 0x0016;
 const REQUESTED_ADDRESS_FAMILY: u16 = 0x0017;
 const REQUESTED_TRANSPORT: u16 = 0x0019;
+/// RFC 6062 section 6.2.
+pub(super) const CONNECTION_ID: u16 = 0x002A;
 
-/// UDP, as IP numbers it.
+/// As IP numbers them.
+const TCP: u8 = 6;
 const UDP: u8 = 17;
 
 /// Bytes of the longest request: user name, realm, nonce and all else at their longest.
@@ -32,10 +39,12 @@ const ROOM: usize = 4096;
 /// What is asked of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum What {
-    Allocate { family: Family, lifetime: Duration },
+    Allocate { family: Family, lifetime: Duration, tcp: bool },
     Refresh { lifetime: Duration },
     Permit(IpAddr),
     Bind { channel: u16, peer: SocketAddr },
+    Connect(SocketAddr),
+    BindConnection(u32),
 }
 
 impl What {
@@ -45,6 +54,8 @@ impl What {
             Self::Refresh { .. } => REFRESH,
             Self::Permit(_) => CREATE_PERMISSION,
             Self::Bind { .. } => CHANNEL_BIND,
+            Self::Connect(_) => CONNECT,
+            Self::BindConnection(_) => CONNECTION_BIND,
         }
     }
 
@@ -52,8 +63,11 @@ impl What {
         let mut out = vec![0; ROOM];
         let mut writer = Writer::new(&mut out, Class::Request, self.method(), id)?;
         match self {
-            Self::Allocate { family, lifetime } => {
-                writer.attribute(REQUESTED_TRANSPORT, &[UDP, 0, 0, 0])?.attribute(LIFETIME, &seconds(lifetime))?;
+            Self::Allocate { family, lifetime, tcp } => {
+                let transport = if tcp { TCP } else { UDP };
+                writer
+                    .attribute(REQUESTED_TRANSPORT, &[transport, 0, 0, 0])?
+                    .attribute(LIFETIME, &seconds(lifetime))?;
                 // Without it the family is IPv4, and servers that know nothing else are not troubled.
                 if family == Family::V6 {
                     writer.attribute(REQUESTED_ADDRESS_FAMILY, &[2, 0, 0, 0])?;
@@ -68,6 +82,12 @@ impl What {
             Self::Bind { channel, peer } => {
                 let [high, low] = channel.to_be_bytes();
                 writer.attribute(CHANNEL_NUMBER, &[high, low, 0, 0])?.xor_address(XOR_PEER_ADDRESS, peer)?;
+            }
+            Self::Connect(peer) => {
+                writer.xor_address(XOR_PEER_ADDRESS, peer)?;
+            }
+            Self::BindConnection(connection) => {
+                writer.attribute(CONNECTION_ID, &connection.to_be_bytes())?;
             }
         }
         proof.sign(&mut writer)?;

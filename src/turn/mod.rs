@@ -8,7 +8,7 @@
 //!
 //! `core` decides: what is asked, when it is refreshed, which datagram is from whom; `peers` knows permissions and channels, `frame`
 //! the bytes of channel data, `account` credentials that end by themselves. `client` connects, `link` is the task that moves bytes
-//! between the core and the server, `allocation` is what a program holds. Messages and their proof are the room `stun`'s.
+//! between the core and the server, `allocation` is what a program holds, `tcp` relays connections (RFC 6062). Messages and their proof are the room `stun`'s.
 //!
 //! ```no_run
 //! use natpipe::turn::{Client, TurnServer};
@@ -35,6 +35,7 @@ mod link;
 mod message;
 mod peers;
 mod server;
+mod tcp;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +43,7 @@ pub use account::Account;
 pub use allocation::Allocation;
 pub use client::Client;
 pub use core::{Core, Event, Settings};
-pub use error::{AllocateError, Lost, PermitError, Refused};
+pub use error::{AllocateError, Lost, PermitError, Refused, RelayError};
 pub use frame::{Cut, channel_data, cut};
 pub use server::{Over, TurnServer, TurnServerError};
+pub use tcp::TcpAllocation;

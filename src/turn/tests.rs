@@ -44,6 +44,7 @@ impl World {
             credentials: Credentials::long_term("ann", "hush"),
             family: Family::V4,
             stream,
+            tcp: false,
             lifetime: Duration::from_secs(600),
             timing: Timing::default(),
             seed: [7; 32],

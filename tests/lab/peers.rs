@@ -176,7 +176,7 @@ fn meets_through_an_opened_port(kind: Kind, opens: [bool; 2], found: PathKind) {
     assert_eq!(caller.sum, answerer.sum, "every byte once and in order");
     let last = caller.last.unwrap();
     println!("first {}, last {last}", caller.first.unwrap());
-    assert_eq!((last.kind, last.proto), (found, Proto::Tcp), "{last}");
+    assert_eq!(last.kind, found, "{last}");
 }
 
 #[test]
@@ -228,6 +228,78 @@ fn two_symmetric_ones_meet_at_the_answerers_turn_server() {
 #[test]
 fn two_without_udp_meet_at_a_turn_server_over_tcp() {
     meets_at_turn(Kind::SymmetricRandom, true, [Some("tcp"), Some("tcp")]);
+}
+
+#[test]
+fn when_the_turn_server_goes_away_the_next_one_takes_over_and_no_byte_is_lost() {
+    let internet = Internet::with_link(Link::steady(Duration::from_millis(10)), 1).unwrap();
+    let meeting = meeting_of(&internet, rendezvous::Limits::default().pairs(0));
+    let places = ["first", "second"].map(|name| internet.host(name).unwrap());
+    let mut servers = places.each_ref().map(|host| {
+        let start = |command: &mut Command| host.start(command);
+        super::coturn_server::Coturn::start(host.v4().unwrap(), [3478, 5349], &start, &["-a", "-u", "ann:hush"])
+    });
+    places.iter().zip(&servers).for_each(|(host, server)| host.run(|| server.wait()));
+    let urls = servers.each_ref().map(|server| format!("turn:ann:hush@{}", server.at).parse::<TurnServer>().unwrap());
+    let hosts = [Kind::SymmetricRandom; 2].map(|kind| internet.behind(kind).unwrap());
+    let (give, ticket) = std::sync::mpsc::channel::<Ticket>();
+    let pieces = 400_u32;
+    std::thread::scope(|scope| {
+        let (hosts, meeting) = (&hosts, &meeting);
+        let answerer = scope.spawn(move || {
+            hosts[1]
+                .block_on(async {
+                    let node = Node::builder().via(meeting.url.clone()).stun(meeting.stun).start().await.unwrap();
+                    give.send(node.ticket().unwrap()).unwrap();
+                    let (_peer, pipe) = timeout(LIMIT, node.accept()).await.unwrap().unwrap();
+                    let mut sum = Context::new(&SHA256);
+                    while let Ok(message) = pipe.recv_within(LIMIT).await {
+                        sum.update(&message.data);
+                    }
+                    pipe.send("got it").await.unwrap();
+                    node.close().await;
+                    sum.finish().as_ref().to_vec()
+                })
+                .unwrap()
+        });
+        let ticket = ticket.recv().unwrap();
+        let first = &mut servers[0];
+        let sent = hosts[0]
+            .block_on(async {
+                let builder = Node::builder().via(meeting.url.clone()).stun(meeting.stun);
+                let builder = urls.into_iter().fold(builder, natpipe::peer::Builder::turn);
+                let node = builder.start().await.unwrap();
+                let begun = std::time::Instant::now();
+                let told = |mut events: tokio::sync::broadcast::Receiver<natpipe::peer::Event>| {
+                    tokio::spawn(async move {
+                        while let Ok(event) = events.recv().await {
+                            println!("{:?} {event:?}", begun.elapsed());
+                        }
+                    });
+                };
+                let peer = timeout(LIMIT, node.peer_watched(&ticket, told)).await.unwrap().unwrap();
+                let pipe = peer.open(Proto::Tcp, Default::default()).unwrap();
+                let mut sum = Context::new(&SHA256);
+                let mut stall = Duration::ZERO;
+                for at in 0..pieces {
+                    if at == pieces / 2 {
+                        first.stop();
+                    }
+                    let piece = piece(at);
+                    sum.update(&piece);
+                    let begun = std::time::Instant::now();
+                    timeout(LIMIT, pipe.send(piece)).await.unwrap().unwrap();
+                    stall = stall.max(begun.elapsed());
+                }
+                pipe.finish().await.unwrap();
+                assert_eq!(&pipe.recv_within(LIMIT).await.unwrap().data[..], b"got it");
+                println!("longest stall {stall:?}");
+                node.close().await;
+                sum.finish().as_ref().to_vec()
+            })
+            .unwrap();
+        assert_eq!(sent, answerer.join().unwrap(), "every byte once and in order");
+    });
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use coturn::Coturn;
 use natpipe::Family;
 use natpipe::pipe::tls::TlsClient;
-use natpipe::turn::{Account, AllocateError, Allocation, Client, Lost, Over, PermitError, TurnServer};
+use natpipe::turn::{Account, AllocateError, Allocation, Client, Lost, Over, PermitError, RelayError, TurnServer};
 use ring::digest::{Context, SHA256};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
@@ -145,7 +145,16 @@ async fn wrong_passwords_unknown_names_and_full_quotas_are_told_apart() {
     let error = ours.allocate().await.unwrap_err();
     assert!(matches!(&error, AllocateError::Refused { refused, .. } if refused.code == 486), "{error}");
     first.close().await;
-    relays(&allocated(&ours, &server).await).await;
+    // Its count follows a moment later.
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    let second = loop {
+        match ours.allocate().await {
+            Ok(allocation) => break allocation,
+            Err(error) => assert!(tokio::time::Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    relays(&second).await;
 }
 
 #[tokio::test]
@@ -307,4 +316,70 @@ async fn servers_that_make_no_sense_hold_nobody_up() {
         let error = timeout(LIMIT, asked.allocate()).await.unwrap_or_else(|_| panic!("{name}")).unwrap_err();
         println!("{name}: {error}");
     }
+}
+
+// ---- connections (RFC 6062)
+
+/// Bytes there and back through a relayed connection, and its end.
+async fn carries(pipe: natpipe::Pipe, mut far: tokio::net::TcpStream) {
+    let (mut sent, mut got) = (Context::new(&SHA256), Context::new(&SHA256));
+    let echo = tokio::spawn(async move {
+        let (mut read, mut write) = far.split();
+        tokio::io::copy(&mut read, &mut write).await.unwrap()
+    });
+    let back = pipe.clone();
+    let send = async {
+        for number in 0..64_u32 {
+            let piece: Vec<u8> = (0..16_384_u32).map(|at| (at.wrapping_mul(number | 1) >> 5) as u8).collect();
+            sent.update(&piece);
+            pipe.send(piece).await.unwrap();
+        }
+    };
+    let receive = async {
+        let mut left = 64 * 16_384;
+        while left > 0 {
+            let message = timeout(LIMIT, back.recv_within(None)).await.unwrap().unwrap();
+            left -= message.data.len();
+            got.update(&message.data);
+        }
+    };
+    tokio::join!(send, receive);
+    assert_eq!(sent.finish().as_ref(), got.finish().as_ref());
+    pipe.close().await;
+    timeout(LIMIT, echo).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn connections_are_relayed_both_ways_over_tcp_and_tls() {
+    for over in [Over::Tcp, Over::Tls] {
+        let server = Coturn::here(ANN);
+        let allocation = timeout(LIMIT, client(&server, over, ann()).allocate_tcp()).await.unwrap().unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (pipe, accepted) = tokio::join!(
+            timeout(LIMIT, allocation.connect(listener.local_addr().unwrap())),
+            timeout(LIMIT, listener.accept())
+        );
+        let (far, from) = accepted.unwrap().unwrap();
+        assert_eq!(from.port(), allocation.relayed().port(), "the peer sees the relayed address");
+        carries(pipe.unwrap().unwrap(), far).await;
+        let (far, accepted) = tokio::join!(
+            timeout(LIMIT, tokio::net::TcpStream::connect(allocation.relayed())),
+            timeout(LIMIT, allocation.accept())
+        );
+        let (far, (pipe, peer)) = (far.unwrap().unwrap(), accepted.unwrap().unwrap());
+        assert_eq!(peer, far.local_addr().unwrap());
+        carries(pipe, far).await;
+        allocation.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_is_not_there_is_told_and_over_udp_there_are_no_connections() {
+    let server = Coturn::here(ANN);
+    let error = client(&server, Over::Udp, ann()).allocate_tcp().await.unwrap_err();
+    assert!(matches!(error, AllocateError::Connect { .. }), "{error}");
+    let allocation = client(&server, Over::Tcp, ann()).allocate_tcp().await.unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = timeout(LIMIT * 2, allocation.connect(closed)).await.unwrap().unwrap_err();
+    assert!(matches!(&error, RelayError::Refused { refused, .. } if refused.code == 447), "{error:?}");
 }
