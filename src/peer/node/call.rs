@@ -163,8 +163,12 @@ impl Race {
             if self.session.upgrade().is_none_or(|session| session.is_ending()) {
                 return std::future::pending().await;
             }
-            let failures = self.run(&node).await;
+            let (failures, lost) = self.run(&node).await;
             drop(node);
+            if lost {
+                // There was a path: the caller has been told.
+                first = None;
+            }
             let Some(session) = self.session.upgrade() else { return };
             let (path, mut paths) = (session.path(), session.paths());
             drop(session);
@@ -193,19 +197,30 @@ impl Race {
         }
     }
 
-    /// All strategies once; returns when a path was found that none can better, or all have come to something.
-    async fn run(&self, node: &Arc<Inner>) -> Failures {
+    /// All strategies once; returns when a path was found that none can better, all have come to something, or the path that was
+    /// found is lost, which is true then.
+    async fn run(&self, node: &Arc<Inner>) -> (Failures, bool) {
         let mut running: Nursery<(PathKind, Found)> = Nursery::new(&Handle::current());
         let (mut failures, mut waiting) = (Failures::default(), 0);
         let (more, mut to_begin) = mpsc::channel(8);
-        let Some(id) = self.session.upgrade().map(|session| session.id) else { return failures };
+        let known = self.session.upgrade().map(|session| (session.id, session.paths()));
+        let Some((id, mut paths)) = known else { return (failures, false) };
         if node.ways.direct {
             waiting += self.begin_direct(node, id, &mut running);
         }
         let mut meeting = std::pin::pin!(self.meet(node, id, more));
-        let (mut met, mut open) = (false, true);
+        let mut lost = std::pin::pin!(async {
+            let had = paths.wait_for(Option::is_some).await.map(drop);
+            had.and(paths.wait_for(Option::is_none).await.map(drop)).is_ok()
+        });
+        let (mut met, mut open, mut over) = (false, true, false);
         loop {
             tokio::select! {
+                // Those that still run were begun for a network that may be another one now.
+                is_lost = &mut lost, if !met || open || waiting > 0 => {
+                    over = is_lost;
+                    break;
+                }
                 kept = &mut meeting, if !met => {
                     met = true;
                     failures.0.extend(kept);
@@ -231,7 +246,7 @@ impl Race {
             }
         }
         node.await_no_more(id);
-        failures
+        (failures, over)
     }
 
     fn begin(&self, running: &mut Nursery<(PathKind, Found)>, kind: PathKind, strategy: Strategy) {
