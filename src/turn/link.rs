@@ -25,9 +25,6 @@ const WAITING: Limits = Limits { messages: 512, bytes: 1 << 20 };
 /// The longest piece of a stream: channel data with the longest datagram.
 const LONGEST: usize = 4 + (1 << 16);
 
-/// Refusals (ICMP) in a row that mean that the server is gone.
-const REFUSALS: u32 = 3;
-
 /// How long giving the address back may take.
 const PARTING: Duration = Duration::from_secs(2);
 
@@ -66,7 +63,6 @@ struct State {
     asked: Vec<(IpAddr, oneshot::Sender<Result<(), PermitError>>)>,
     connecting: Vec<(SocketAddr, oneshot::Sender<Connected>)>,
     attempts: VecDeque<(SocketAddr, u32)>,
-    refusals: u32,
     over: bool,
 }
 
@@ -103,7 +99,6 @@ impl Link {
             asked: Vec::new(),
             connecting: Vec::new(),
             attempts: VecDeque::new(),
-            refusals: 0,
             over: false,
         };
         let link = Self {
@@ -278,15 +273,9 @@ impl Link {
             }
             tokio::select! {
                 got = pipe.recv_within(None) => match got {
-                    Ok(message) => {
-                        self.lock().refusals = 0;
-                        self.take(pipe, &mut buffered, message.data)?;
-                    }
-                    Err(RecvError::Refused { kind, .. }) => {
-                        if self.is_refused() {
-                            return Some(Lost::Broken(kind));
-                        }
-                    }
+                    Ok(message) => self.take(pipe, &mut buffered, message.data)?,
+                    Err(RecvError::Refused { kind, .. }) if self.is_final(kind) => return Some(Lost::Broken(kind)),
+                    Err(RecvError::Refused { kind, .. }) => tracing::debug!(%kind, "no way to the TURN server now"),
                     Err(error) => return Some(Lost::Broken(io::Error::from(error).kind())),
                 },
                 () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
@@ -335,23 +324,18 @@ impl Link {
             while let Some(bytes) = self.next() {
                 let Err(error) = pipe.send(bytes).await else { continue };
                 let kind = io::Error::from(error).kind();
-                // A datagram that one network refuses the next may take; what the server's machine refuses is told where we read or
-                // where we write, as it happens.
-                if !pipe.is_datagram()
-                    || !pipe.is_open()
-                    || (kind == io::ErrorKind::ConnectionRefused && self.is_refused())
-                {
+                // A refusal is told where we read or where we write, as it happens.
+                if !pipe.is_datagram() || !pipe.is_open() || self.is_final(kind) {
                     return Lost::Broken(kind);
                 }
             }
         }
     }
 
-    /// One more refusal (ICMP); true when the server is gone.
-    fn is_refused(&self) -> bool {
-        let mut state = self.lock();
-        state.refusals += 1;
-        state.refusals >= REFUSALS || *self.standing.borrow() == Standing::Asking
+    /// Whether what the network says (ICMP) means that the server is gone. A closed port does: with its process went all that it had
+    /// lent. What one network has no way to the next may have.
+    fn is_final(&self, kind: io::ErrorKind) -> bool {
+        kind == io::ErrorKind::ConnectionRefused || *self.standing.borrow() == Standing::Asking
     }
 
     async fn flush(&self, pipe: &Pipe) {

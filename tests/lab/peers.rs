@@ -293,6 +293,7 @@ fn when_the_turn_server_goes_away_the_next_one_takes_over_and_no_byte_is_lost() 
                 }
                 pipe.finish().await.unwrap();
                 assert_eq!(&pipe.recv_within(LIMIT).await.unwrap().data[..], b"got it");
+                // Printed, and not asserted: the machine may be busy.
                 println!("longest stall {stall:?}");
                 node.close().await;
                 sum.finish().as_ref().to_vec()

@@ -184,6 +184,7 @@ impl Race {
                 return std::future::pending().await;
             }
             match path.map(|path| path.kind) {
+                None if lost => {}
                 None => sleep(AGAIN).await,
                 Some(PathKind::Relay) => {
                     let lost = paths.wait_for(Option::is_none);
