@@ -81,7 +81,7 @@ fn connect_with(meeting: &Meeting, hosts: [&Host; 2], pieces: u32, turn: [Option
             hosts[1]
                 .block_on(async {
                     let node = builder(answerers).start().await.unwrap();
-                    node.mapped(Duration::from_secs(1)).await;
+                    node.mapped(Duration::from_secs(10)).await;
                     give.send(node.ticket().unwrap()).unwrap();
                     let (peer, pipe) = timeout(LIMIT, node.accept()).await.unwrap().unwrap();
                     let first = peer.path();
@@ -100,7 +100,7 @@ fn connect_with(meeting: &Meeting, hosts: [&Host; 2], pieces: u32, turn: [Option
             hosts[0]
                 .block_on(async {
                     let node = builder(callers).start().await.unwrap();
-                    node.mapped(Duration::from_secs(1)).await;
+                    node.mapped(Duration::from_secs(10)).await;
                     let peer = timeout(LIMIT, node.peer(&ticket)).await.unwrap().unwrap();
                     let first = peer.path();
                     let pipe = peer.open(Proto::Tcp, Default::default()).unwrap();
