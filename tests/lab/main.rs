@@ -8,6 +8,7 @@ mod coturn;
 mod hosts;
 mod kinds;
 mod link;
+mod mobility;
 mod ordinary;
 mod peers;
 mod prober;

@@ -22,6 +22,16 @@ pub(super) struct Meeting {
     _hosts: [Host; 2],
 }
 
+impl Meeting {
+    pub(super) fn url(&self) -> natpipe::key::ServerUrl {
+        self.url.clone()
+    }
+
+    pub(super) fn stun(&self) -> SocketAddr {
+        self.stun
+    }
+}
+
 pub(super) fn meeting(internet: &Internet) -> Meeting {
     let hosts = ["rendezvous", "second"].map(|name| internet.host(name).unwrap());
     let runtimes = [hosts[0].runtime().unwrap(), hosts[1].runtime().unwrap()];

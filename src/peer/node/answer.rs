@@ -17,6 +17,7 @@ use crate::base::task::Nursery;
 use crate::key::PeerId;
 use crate::key::tls::Allowed;
 use crate::nat::Proto;
+use crate::net::Changes;
 use crate::peer::greeting::{Greeting, Topic};
 use crate::peer::session::SessionId;
 use crate::peer::{PathInfo, PathKind, quic};
@@ -96,6 +97,20 @@ pub(super) async fn at_quic(node: Arc<Inner>) {
                 });
             }
             _ = callers.next(), if !callers.is_empty() => {}
+        }
+    }
+}
+
+/// Notices changes of this machine's network.
+pub(super) async fn at_changes(node: Arc<Inner>) {
+    let mut changes = match Changes::watch() {
+        Ok(changes) => changes,
+        Err(error) => return tracing::warn!(%error, "changes of the network will not be noticed"),
+    };
+    loop {
+        match changes.next().await {
+            Ok(()) => node.handle_change(),
+            Err(error) => return tracing::warn!(%error, "changes of the network are not noticed any more"),
         }
     }
 }

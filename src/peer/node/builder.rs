@@ -165,6 +165,7 @@ impl Builder {
             let client = met.map_err(|source| NodeError::Rendezvous { server: server.clone(), source })?;
             tasks.begin(answer::at_rendezvous(inner.clone(), client));
         }
+        tasks.begin(answer::at_changes(inner.clone()));
         if inner.doors.is_some() {
             tasks.begin(answer::at_tcp(inner.clone()));
             tasks.begin(answer::at_quic(inner.clone()));

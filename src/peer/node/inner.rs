@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::doors::{Doors, interfaces};
 use super::secure::Me;
@@ -52,6 +52,8 @@ pub(super) struct Inner {
     /// One-time secrets, where only their holders are let in.
     pub(super) secrets: Option<Mutex<OneTime>>,
     pub(super) opened: mpsc::Sender<Opened>,
+    /// Counts the changes of this machine's network.
+    pub(super) changes: watch::Sender<u64>,
     state: Mutex<State>,
 }
 
@@ -83,7 +85,21 @@ impl Inner {
         opened: mpsc::Sender<Opened>,
     ) -> Self {
         let secrets = secrets.map(Mutex::new);
-        Self { me, runtime, ways, allowed, stun, interfaces, proxy, doors, secrets, opened, state: Mutex::default() }
+        let changes = watch::Sender::new(0);
+        Self {
+            me,
+            runtime,
+            ways,
+            allowed,
+            stun,
+            interfaces,
+            proxy,
+            doors,
+            secrets,
+            opened,
+            changes,
+            state: Mutex::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -112,6 +128,21 @@ impl Inner {
     pub(super) fn registered(&self) -> Vec<Client> {
         let lives = |client: &&Client| !matches!(*client.state().borrow(), rendezvous::State::Closed { .. });
         self.lock().clients.iter().map(|(_, client)| client).filter(lives).cloned().collect()
+    }
+
+    /// Lets all look whether they are still connected.
+    pub(super) fn check_clients(&self) {
+        self.registered().iter().for_each(Client::check);
+    }
+
+    /// This machine's network is another one: what stands on the old one is looked at, and better ways are looked for.
+    pub(super) fn handle_change(&self) {
+        tracing::debug!("the network has changed");
+        self.check_clients();
+        let here: Vec<IpAddr> =
+            interfaces(|_| true).iter().flat_map(|i| i.addrs().iter().map(|addr| addr.ip)).collect();
+        self.sessions().iter().for_each(|session| session.0.handle_change(&here));
+        self.changes.send_modify(|changes| *changes += 1);
     }
 
     /// Takes all registrations back.
@@ -228,9 +259,20 @@ impl Inner {
     }
 }
 
-/// Passes on the channels that a peer opens, until the session is over.
+/// Passes on the channels that a peer opens, and has the servers looked at when its path falls silent, until the session is
+/// over.
 async fn attend(node: Weak<Inner>, keep: Arc<Keep>, opened: mpsc::Sender<Opened>) {
-    while let Ok((id, kind)) = std::future::poll_fn(|cx| keep.0.poll_accept(cx)).await {
+    loop {
+        let next = tokio::select! {
+            next = std::future::poll_fn(|cx| keep.0.poll_accept(cx)) => next,
+            () = keep.0.ailing.notified() => {
+                if let Some(node) = node.upgrade() {
+                    node.check_clients();
+                }
+                continue;
+            }
+        };
+        let Ok((id, kind)) = next else { break };
         if opened.send(Opened { keep: keep.clone(), id, kind }).await.is_err() {
             break;
         }
