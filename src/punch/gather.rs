@@ -148,8 +148,8 @@ async fn udp(route: &Route, servers: &[SocketAddr]) -> Result<(UdpBase, Seen), S
     let mapped = same.first().map(|(_, mapped)| *mapped);
     let seen = match same.first() {
         Some(&(server, SocketAddr::V4(mapped))) => {
-            let fresh = if moves(&same) { ask::fresh_udp(&local, server, SAMPLES) } else { Vec::new() };
-            seen(route, server, mapped, &same, ask::answers(fresh).await).await
+            let fresh = if may_move(addr, &same) { ask::fresh_udp(&local, server, SAMPLES) } else { Vec::new() };
+            seen(route, server, (addr, mapped), &same, ask::answers(fresh).await).await
         }
         _ => Seen::default(),
     };
@@ -165,28 +165,34 @@ async fn tcp(route: &Route, servers: &[SocketAddr]) -> Result<(TcpBase, Seen), S
     let mapped = same.first().map(|(_, mapped)| *mapped);
     let seen = match same.first() {
         Some(&(server, SocketAddr::V4(mapped))) => {
-            let fresh = if moves(&same) { ask::fresh_tcp(&wanted, server, SAMPLES).await } else { Vec::new() };
-            seen(route, server, mapped, &same, fresh).await
+            let fresh =
+                if may_move(local.addr, &same) { ask::fresh_tcp(&wanted, server, SAMPLES).await } else { Vec::new() };
+            seen(route, server, (local.addr, mapped), &same, fresh).await
         }
         _ => Seen::default(),
     };
     Ok((TcpBase { local, mapped, _held: held, _servers: streams }, seen))
 }
 
-/// Whether servers see different ports of one socket.
-fn moves(same: &[(SocketAddr, SocketAddr)]) -> bool {
-    same.windows(2).any(|pair| pair[0].1 != pair[1].1)
+/// What servers, each named, have seen of one socket.
+type SameSocket = [(SocketAddr, SocketAddr)];
+
+fn ports(same: &SameSocket) -> Vec<u16> {
+    same.iter().map(|(_, mapped)| mapped.port()).collect()
+}
+
+fn may_move(local: SocketAddr, same: &SameSocket) -> bool {
+    Assigned::may_move(local.port(), &ports(same))
 }
 
 async fn seen(
     route: &Route,
     server: SocketAddr,
-    mapped: SocketAddrV4,
-    same: &[(SocketAddr, SocketAddr)],
+    (local, mapped): (SocketAddr, SocketAddrV4),
+    same: &SameSocket,
     fresh: Vec<(u16, u16)>,
 ) -> Seen {
-    let same: Vec<u16> = same.iter().map(|(_, mapped)| mapped.port()).collect();
-    let ports = Assigned::of(&same, &fresh);
+    let ports = Assigned::of(local.port(), &ports(same), &fresh);
     let hops = if ports.is_kept() { None } else { own_hops(route, server, PATIENCE / 8).await };
     tracing::debug!(%mapped, ?ports, ?hops, "what our NAT does");
     Seen { shape: Some(Shape { addr: mapped, ports }), hops }

@@ -54,18 +54,24 @@ async fn a_peer_that_never_starts_is_not_awaited_for_ever() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_falls_silent_is_not_awaited_for_ever_whoever_controls() {
     for tie in [0, u64::MAX] {
-        let error = fails(vec![hello(tie), offer()]).await;
-        assert!(matches!(error, PunchError::Silent { limit: SILENCE, .. }), "{error}");
+        for said in [vec![hello(tie)], vec![hello(tie), offer()], vec![hello(tie), Message::Pong.encode()]] {
+            let error = fails(said).await;
+            assert!(matches!(error, PunchError::Silent { limit: SILENCE, .. }), "{error}");
+        }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_speaks_out_of_turn_is_told_from_one_that_is_silent() {
     let again = Message::decode(&hello(5)).unwrap();
-    for said in [Message::Pong, Message::Go { round_trip: SILENCE }, again] {
-        let error = fails(vec![hello(u64::MAX), said.encode()]).await;
+    let offered = Message::decode(&offer()).unwrap();
+    for said in [vec![again], vec![Message::Pong; 3], vec![offered.clone(), offered]] {
+        let said = said.iter().map(Message::encode).collect::<Vec<_>>();
+        let error = fails([vec![hello(u64::MAX)], said].concat()).await;
         assert!(matches!(error, PunchError::OutOfTurn(_)), "{error}");
     }
+    let error = fails(vec![offer()]).await;
+    assert!(matches!(error, PunchError::OutOfTurn(_)), "an offer before the greeting: {error}");
     let error = fails([vec![hello(u64::MAX)], vec![Message::Ping.encode(); 100]].concat()).await;
     assert!(matches!(error, PunchError::OutOfTurn(_)), "{error}");
 }

@@ -10,15 +10,15 @@ use natpipe::stun::Server;
 use natpipe::{Family, Interface, NetConf, Proto, pipe_open};
 
 /// Where both meet: a STUN server, and two ports of which what comes in by one goes out by the other.
-struct Middle {
-    stun: [SocketAddr; 2],
-    doors: [SocketAddr; 2],
+pub(super) struct Middle {
+    pub(super) stun: [SocketAddr; 2],
+    pub(super) doors: [SocketAddr; 2],
     _servers: [(Server, tokio::runtime::Runtime, Host); 2],
     _runtime: tokio::runtime::Runtime,
     _host: Host,
 }
 
-fn middle(internet: &Internet) -> Middle {
+pub(super) fn middle(internet: &Internet) -> Middle {
     let host = internet.host("middle").unwrap();
     let runtime = host.runtime().unwrap();
     let ip = host.v4().unwrap();

@@ -12,5 +12,6 @@ pub mod messages;
 pub mod mq;
 pub mod nat;
 pub mod pool;
+pub mod punch;
 pub mod serve;
 pub mod stun_server;
