@@ -56,7 +56,8 @@ impl ByHand {
     pub async fn keep(&self) {
         loop {
             sleep(KEEP).await;
-            for base in &self.gathered.udp {
+            // One that has sent nowhere yet has to stay so.
+            for base in self.gathered.udp.iter().filter(|base| !base.fresh) {
                 let of_family = |server: &&std::net::SocketAddr| server.is_ipv4() == base.local.is_ipv4();
                 let Some(server) = self.puncher.servers.iter().find(of_family) else { continue };
                 let seen = ask::udp(&base.socket, &[*server]).await;

@@ -291,18 +291,11 @@ mod tests {
                 }
             };
             let of_sockets: Vec<u16> = (0..sockets).map(|_| if by == By::Address { port() } else { 0 }).collect();
-            let from = |at: usize| if by == By::Address { of_sockets[at % sockets] } else { port() };
-            ports
-                .iter()
-                .enumerate()
-                .map(|(at, to)| (at, *to))
-                .collect::<Vec<_>>()
-                .into_iter()
-                .map({
-                    let mut from = from;
-                    move |(at, to)| (from(at), to)
-                })
-                .collect()
+            let mut all = HashSet::new();
+            for (at, to) in ports.into_iter().enumerate() {
+                all.insert((if by == By::Address { of_sockets[at % sockets] } else { port() }, to));
+            }
+            all
         };
         let ours = mapped(plan(a.0, b.0, seed * 2), a);
         let theirs = mapped(plan(b.0, a.0, seed * 2 + 1), b);

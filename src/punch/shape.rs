@@ -57,6 +57,16 @@ impl Assigned {
         }
     }
 
+    /// Where a NAT that takes another port for each destination gives a socket that has sent nowhere yet the port that it has
+    /// itself, or one at a fixed distance: that distance. Towards its first destination such a socket's external port is known.
+    pub fn fresh_by(fresh: &[(u16, u16)]) -> Option<i32> {
+        let by = |(local, mapped): &(u16, u16)| i32::from(*mapped) - i32::from(*local);
+        let first = by(fresh.get(fresh.len() / 2)?);
+        // A few may have found theirs taken.
+        let like = fresh.iter().filter(|pair| by(pair) == first).count();
+        (fresh.len() >= FEWEST && like * 10 >= fresh.len() * 9).then_some(first)
+    }
+
     /// From what servers saw of one socket on the port `local`, and one server of fresh sockets (local and external port, in the
     /// order in which they were sent from).
     pub fn of(local: u16, same: &[u16], fresh: &[(u16, u16)]) -> Self {
@@ -117,6 +127,18 @@ mod tests {
         assert_eq!(Assigned::of(5000, &[5000], &[]), Assigned::Kept);
         assert_eq!(Assigned::of(4, &[5000], &fresh(5001..5025)), Assigned::Counted { last: 5024, by: 1 });
         assert_eq!(Assigned::of(4, &[5000], &[]), Assigned::Random { low: 1024, high: 65535 });
+    }
+
+    #[test]
+    fn a_fresh_socket_is_foreseen_where_its_port_is_kept_or_moved_by_a_fixed_distance() {
+        let all =
+            |by: i32| (0..24).map(|at| (40_000 + 7 * at, (40_000 + 7 * i32::from(at) + by) as u16)).collect::<Vec<_>>();
+        assert_eq!(Assigned::fresh_by(&all(0)), Some(0));
+        let mut moved = all(-4000);
+        moved[3].1 = 5;
+        assert_eq!(Assigned::fresh_by(&moved), Some(-4000), "one found its port taken");
+        assert_eq!(Assigned::fresh_by(&moved[..5]), None, "too few to tell");
+        assert_eq!(Assigned::fresh_by(&fresh(40_000..40_024)), None);
     }
 
     #[test]

@@ -83,7 +83,7 @@ async fn what_the_world_sees_is_offered_before_many_addresses_of_our_own() {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let local = SocketAddr::from(([10, 0, 0, at], 5000));
         let mapped = (at == 19).then(|| SocketAddr::from(([192, 0, 2, 1], 5000)));
-        gathered.udp.push(UdpBase { socket, local, mapped });
+        gathered.udp.push(UdpBase { socket, local, mapped, fresh: false });
     }
     let offered = gathered.offered();
     assert_eq!(offered.len(), CANDIDATES);

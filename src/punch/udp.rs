@@ -106,7 +106,7 @@ fn open(gathered: &Gathered, count: usize) -> Vec<Option<UdpBase>> {
     for _ in 0..count {
         let made = udp_socket(&local, None).ok().and_then(|socket| {
             let local = socket.local_addr().ok()?;
-            Some(UdpBase { socket, local, mapped: None })
+            Some(UdpBase { socket, local, mapped: None, fresh: false })
         });
         match made {
             Some(base) => many.push(Some(base)),

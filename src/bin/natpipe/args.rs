@@ -507,6 +507,15 @@ pub struct LabArgs {
     /// Every pair of these kinds instead.
     #[arg(long)]
     pub matrix: bool,
+    /// Only punch holes for this, without a server that relays, and tell how often, how soon and with how many packets.
+    #[arg(long, value_name = "PROTO", conflicts_with = "mib")]
+    pub punch: Option<OverArg>,
+    /// With --punch: try where both NATs choose ports at random out of all of them.
+    #[arg(long, requires = "punch")]
+    pub all_out: bool,
+    /// Instead, simulate every pair of the 35 NATs of seed 002's system in memory, --runs times each, and show the theory beside it.
+    #[arg(long, conflicts_with_all = ["matrix", "punch", "a", "b"])]
+    pub simulate: bool,
     /// The kinds of the matrix. Default: fourteen.
     #[arg(long, value_name = "KIND", value_delimiter = ',', requires = "matrix")]
     pub kinds: Vec<Kind>,

@@ -2,10 +2,12 @@
 
 mod args;
 mod commands;
+mod holes;
 mod output;
 mod pattern;
 mod peering;
 mod progress;
+mod simulate;
 mod spec;
 mod world;
 

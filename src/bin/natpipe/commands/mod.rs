@@ -13,5 +13,7 @@ pub mod mq;
 pub mod nat;
 pub mod pool;
 pub mod punch;
+pub mod punches;
 pub mod serve;
+pub mod simulation;
 pub mod stun_server;
