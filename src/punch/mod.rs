@@ -58,6 +58,9 @@ const DEADLINE: Duration = Duration::from_secs(15);
 /// How long one takes where both NATs choose ports that can not be guessed.
 const HOPELESS: Duration = Duration::from_secs(3);
 
+/// How long the answer to the last packet is awaited.
+const ROUND_TRIP: Duration = Duration::from_secs(1);
+
 /// How long the peer's candidates are awaited, unless said otherwise: people start their two ends by hand.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -309,14 +312,14 @@ impl Puncher {
 
     fn limit_of(&self, plan: &Plan, proto: Proto, effort: &Effort) -> Duration {
         let limit = if effort.by_hand { self.patience } else { self.limit };
-        if matches!(plan, Plan::Hopeless { .. }) {
-            // A filter that lets more in than the ports say would have done so by then.
-            return limit.min(if effort.by_hand { DEADLINE } else { HOPELESS });
+        let now = Instant::now();
+        let lasts = Volley::of(proto, plan, now).and_then(|volley| Some(volley.ends()? - now)).unwrap_or_default();
+        if plan.is_hopeless() {
+            // A filter that lets more in than the ports say has done so by then.
+            return limit.min(if effort.by_hand { DEADLINE } else { HOPELESS.max(lasts + ROUND_TRIP) });
         }
         // What was asked for takes as long as it takes.
-        let now = Instant::now();
-        let ends = Volley::of(proto, plan, now).and_then(|volley| volley.ends()).filter(|_| self.all_out);
-        limit.max(ends.map_or(Duration::ZERO, |ends| ends - now + HOPELESS))
+        limit.max(if self.all_out { lasts + HOPELESS } else { Duration::ZERO })
     }
 }
 

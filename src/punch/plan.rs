@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use super::shape::{Assigned, LOWEST, Shape};
 use crate::nat::{Ports, Proto, Rng};
@@ -64,6 +64,19 @@ pub enum Plan {
         /// For each packet, from the sockets in turn.
         ports: Vec<u16>,
     },
+    /// Neither's are, and to guess both would take this many packets from each end. What may still be is that one NAT lets in
+    /// all of an address that its host has sent to, whatever the port there: so many sockets send to the peer's address, and one
+    /// tries these ports.
+    Either {
+        /// How many sockets.
+        sockets: usize,
+        /// The peer's address.
+        to: SocketAddr,
+        /// The peer's ports.
+        ports: Vec<u16>,
+        /// Packets per end for a hit in 19 of 20 attempts, if both had to be guessed.
+        packets: u32,
+    },
     /// Neither's are, and to guess both would take this many packets from each end: a relay is better, unless
     /// [`all_out`](super::Puncher::all_out) asks for it.
     Hopeless {
@@ -77,7 +90,7 @@ impl Plan {
     /// [`Puncher::all_out`](super::Puncher::all_out).
     pub fn new(proto: Proto, ours: Option<Shape>, theirs: Option<Shape>, all_out: bool, seed: u64) -> Self {
         let (Some(ours), Some(theirs)) = (ours, theirs) else { return Self::Meet };
-        let ip = *theirs.addr.ip();
+        let (ip, theirs_at) = (*theirs.addr.ip(), theirs.addr);
         match (ours.ports, theirs.ports) {
             (Assigned::Kept, Assigned::Kept) => Self::Meet,
             (Assigned::Counted { .. }, Assigned::Kept) => Self::Open { sockets: FEW, to: theirs.addr.into() },
@@ -96,16 +109,20 @@ impl Plan {
                 let middle = ahead(last, by, LINE * 3 / 5).last().unwrap_or(last);
                 Self::Cross { sockets: LINE, ip, ports: vec![middle; LINE] }
             }
-            (ours, theirs) => Self::cross(proto, ours, theirs, ip, all_out, seed),
+            (ours, theirs) => Self::cross(proto, ours, theirs, theirs_at, all_out, seed),
         }
     }
 
-    fn cross(proto: Proto, ours: Assigned, theirs: Assigned, ip: Ipv4Addr, all_out: bool, seed: u64) -> Self {
-        let packets = packets(ours, theirs);
+    fn cross(proto: Proto, ours: Assigned, theirs: Assigned, at: SocketAddrV4, all_out: bool, seed: u64) -> Self {
+        let (packets, ip) = (packets(ours, theirs), *at.ip());
         let most = if all_out { ALL_OUT } else { AFFORDABLE };
         // Over TCP each packet would be a socket.
-        if packets > most || proto == Proto::Tcp {
+        if proto == Proto::Tcp {
             return Self::Hopeless { packets };
+        }
+        if packets > most {
+            let ports = guesses(theirs, TRIED as u32, TRIED, seed);
+            return Self::Either { sockets: MANY, to: at.into(), ports, packets };
         }
         let sockets = f64::from(packets).sqrt().ceil().clamp(16.0, MANY as f64);
         let each = (f64::from(packets) / sockets).ceil() as usize;
@@ -116,11 +133,17 @@ impl Plan {
         Self::Cross { sockets, ip, ports }
     }
 
+    /// True where a hole is not to be expected, and a relay is to be had meanwhile.
+    pub fn is_hopeless(&self) -> bool {
+        matches!(self, Self::Hopeless { .. } | Self::Either { .. })
+    }
+
     /// Packets or connections that our part takes at most, beside ordinary punching.
     pub fn cost(&self) -> usize {
         match self {
             Self::Meet | Self::Hopeless { .. } => 0,
             Self::Open { sockets, .. } => *sockets,
+            Self::Either { sockets, ports, .. } => sockets + ports.len(),
             Self::Spray { ports, .. } => ports.len(),
             Self::Cross { ports, .. } => ports.len(),
         }
@@ -151,6 +174,12 @@ impl fmt::Display for Plan {
             Self::Cross { sockets, ip, ports } => write!(
                 f,
                 "both NATs take another port for each destination: {sockets} sockets try {} ports of {ip} between them",
+                ports.len()
+            ),
+            Self::Either { sockets, ports, packets, .. } => write!(
+                f,
+                "both NATs take another port for each destination, and guessing both would take {packets} packets from each \
+                 end: use a relay (in case one of them lets in all of an address, {sockets} sockets and {} ports are tried)",
                 ports.len()
             ),
             Self::Hopeless { packets } => write!(
@@ -322,8 +351,8 @@ mod tests {
     #[test]
     fn what_costs_too_much_is_not_tried_unasked() {
         let (plan, _) = both(ALL, ALL);
-        assert!(matches!(plan, Plan::Hopeless { packets } if packets > 100_000), "{plan:?}");
-        assert!(plan.to_string().contains("use a relay"));
+        assert!(matches!(plan, Plan::Either { packets, .. } if packets > 100_000), "{plan:?}");
+        assert!(plan.to_string().contains("use a relay") && plan.is_hopeless() && plan.cost() < 5_000);
         let asked = Plan::new(Proto::Udp, shape(ALL), shape(ALL), true, 7);
         assert!((111_000..=ALL_OUT as usize + 1000).contains(&asked.cost()), "{}", asked.cost());
         assert!(matches!(Plan::new(Proto::Tcp, shape(BLOCK), shape(BLOCK), true, 7), Plan::Hopeless { .. }));

@@ -123,7 +123,8 @@ impl Many<'_> {
                 Plan::Open { to, .. } => (fresh, *to),
                 Plan::Cross { ip, ports, .. } => (fresh, (*ip, ports[shot.target]).into()),
                 Plan::Spray { ip, ports } => (&base.local, (*ip, ports[shot.target]).into()),
-                Plan::Meet | Plan::Hopeless { .. } => return None,
+                // Over TCP it is no plan.
+                Plan::Meet | Plan::Either { .. } | Plan::Hopeless { .. } => return None,
             };
             Some(Call { local: local.clone(), to, tried: 0, pauses: pause_many })
         };

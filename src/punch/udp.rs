@@ -78,7 +78,9 @@ pub(super) async fn dig(gathered: Gathered, agreed: Agreed, plan: &Plan, effort:
     let check = check(&agreed);
     let (hops, shaped, by_hand) = (gathered.hops, gathered.shaped, effort.by_hand);
     let many = match plan {
-        Plan::Open { sockets, .. } | Plan::Cross { sockets, .. } => open(&gathered, *sockets),
+        Plan::Open { sockets, .. } | Plan::Cross { sockets, .. } | Plan::Either { sockets, .. } => {
+            open(&gathered, *sockets)
+        }
         _ => Vec::new(),
     };
     let volley = Volley::of(Proto::Udp, plan, Instant::now());
@@ -210,14 +212,14 @@ impl Dig<'_> {
             self.volley = Volley::of(Proto::Udp, plan, now + ONCE_MORE);
         }
         while let Some(shot) = self.volley.as_mut().and_then(|volley| volley.poll_shot(now)) {
-            let (to, from) = match plan {
-                Plan::Open { to, .. } => (*to, self.many.get(shot.socket).and_then(Option::as_ref)),
-                Plan::Cross { ip, ports, .. } => {
-                    ((*ip, ports[shot.target]).into(), self.many.get(shot.socket).and_then(Option::as_ref))
-                }
-                Plan::Spray { ip, ports } => ((*ip, ports[shot.target]).into(), self.bases.get(self.shaped)),
+            let to = match plan {
+                Plan::Either { to, ports, .. } if shot.sprays => SocketAddr::new(to.ip(), ports[shot.target]),
+                Plan::Open { to, .. } | Plan::Either { to, .. } => *to,
+                Plan::Cross { ip, ports, .. } | Plan::Spray { ip, ports } => (*ip, ports[shot.target]).into(),
                 Plan::Meet | Plan::Hopeless { .. } => return,
             };
+            let of_many = || self.many.get(shot.socket).and_then(Option::as_ref);
+            let from = if shot.sprays { self.bases.get(self.shaped) } else { of_many() };
             let Some(base) = from else { continue };
             self.effort.count();
             if shot.primes {

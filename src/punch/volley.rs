@@ -27,27 +27,48 @@ const AGAIN: Duration = Duration::from_secs(2);
 pub struct Shot {
     /// Which of the plan's sockets.
     pub socket: usize,
-    /// Which of its ports.
+    /// Which of its ports, where it has several.
     pub target: usize,
     /// True for one that is to die before the peer's NAT.
     pub primes: bool,
+    /// True for one that goes to one of many ports from the one socket that is punched from anyway.
+    pub sprays: bool,
 }
 
 /// What a plan sends, in time.
 #[derive(Debug)]
 pub struct Volley {
     sockets: usize,
-    packets: usize,
     rounds: Vec<Round>,
     sent: usize,
 }
 
-/// All packets once.
+/// So many packets, each once.
 #[derive(Debug)]
 struct Round {
     begins: Instant,
+    packets: usize,
     per_second: u32,
     primes: bool,
+    sprays: bool,
+}
+
+impl Round {
+    fn new(begins: Instant, packets: usize, per_second: u32) -> Self {
+        Self { begins, packets, per_second, primes: false, sprays: false }
+    }
+
+    fn priming(self) -> Self {
+        Self { primes: true, ..self }
+    }
+
+    fn spraying(self) -> Self {
+        Self { sprays: true, ..self }
+    }
+
+    fn ends(&self) -> Instant {
+        self.begins + Duration::from_secs(1) * self.packets as u32 / self.per_second
+    }
 }
 
 impl Volley {
@@ -57,29 +78,31 @@ impl Volley {
     /// A plain Linux router moves the mapping of its own host when the other end's packet comes first: over UDP the end that
     /// opens does so with few hops first, and where both try ports, both.
     pub fn of(proto: Proto, plan: &Plan, now: Instant) -> Option<Self> {
-        let begins = now + HEAD_START;
-        let round = |begins, per_second, primes| Round { begins, per_second, primes };
+        let (begins, udp) = (now + HEAD_START, proto == Proto::Udp);
+        let opens = |sockets| Round::new(begins, sockets, CROSS);
+        let sprays = |ports: &[u16]| Round::new(begins + LATER, ports.len(), SPRAY).spraying();
         let (sockets, rounds) = match plan {
-            Plan::Open { sockets, .. } if proto == Proto::Tcp => (*sockets, vec![round(begins, CROSS, false)]),
-            Plan::Open { sockets, .. } => {
-                (*sockets, vec![round(begins, CROSS, true), round(begins + AGAIN, CROSS, false)])
+            Plan::Open { sockets, .. } if udp => {
+                (*sockets, vec![opens(*sockets).priming(), Round::new(begins + AGAIN, *sockets, CROSS)])
             }
-            Plan::Spray { .. } => (1, vec![round(begins + LATER, SPRAY, false)]),
-            Plan::Cross { sockets, .. } if proto == Proto::Tcp => (*sockets, vec![round(begins, CROSS, false)]),
-            Plan::Cross { sockets, ports, .. } => {
+            Plan::Open { sockets, .. } => (*sockets, vec![opens(*sockets)]),
+            Plan::Spray { ports, .. } => (1, vec![sprays(ports)]),
+            Plan::Either { sockets, ports, .. } => (*sockets, vec![opens(*sockets).priming(), sprays(ports)]),
+            Plan::Cross { sockets, ports, .. } if udp => {
                 let rate = if ports.len() > MANY { ALL_OUT } else { CROSS };
-                let then = begins + Duration::from_secs(1) * ports.len() as u32 / rate + LATER;
-                (*sockets, vec![round(begins, rate, true), round(then, rate, false)])
+                let first = Round::new(begins, ports.len(), rate).priming();
+                let then = first.ends() + LATER;
+                (*sockets, vec![first, Round::new(then, ports.len(), rate)])
             }
+            Plan::Cross { sockets, ports, .. } => (*sockets, vec![Round::new(begins, ports.len(), CROSS)]),
             Plan::Meet | Plan::Hopeless { .. } => return None,
         };
-        Some(Self { sockets, packets: plan.cost(), rounds, sent: 0 })
+        Some(Self { sockets, rounds, sent: 0 })
     }
 
     /// When the last packet goes out, if none is late.
     pub fn ends(&self) -> Option<Instant> {
-        let last = self.rounds.last()?;
-        Some(last.begins + Duration::from_secs(1) * self.packets as u32 / last.per_second)
+        self.rounds.last().map(Round::ends)
     }
 
     /// When there is something to send again; `None` when all is sent.
@@ -93,10 +116,10 @@ impl Volley {
         if self.poll_timeout()? > now {
             return None;
         }
-        let at = self.sent;
-        let shot = Shot { socket: at % self.sockets, target: at, primes: self.rounds.first()?.primes };
+        let (at, round) = (self.sent, self.rounds.first()?);
+        let shot = Shot { socket: at % self.sockets, target: at, primes: round.primes, sprays: round.sprays };
         self.sent += 1;
-        if self.sent >= self.packets {
+        if self.sent >= round.packets {
             self.rounds.remove(0);
             self.sent = 0;
         }
@@ -154,6 +177,20 @@ mod tests {
         assert!(opened[100..].iter().all(|(at, shot)| !shot.primes && *at >= AGAIN));
         let sprayed = all(&Plan::Spray { ip: [192, 0, 2, 1].into(), ports: vec![1, 2] });
         assert!(sprayed[0].0 > opened[99].0);
+    }
+
+    #[test]
+    fn who_does_not_know_which_filter_is_open_opens_first_and_sprays_then() {
+        let plan = Plan::Either {
+            sockets: 100,
+            to: "192.0.2.1:5".parse().unwrap(),
+            ports: (1..=400).collect(),
+            packets: 100_000,
+        };
+        let shots = all(&plan);
+        assert!(shots[..100].iter().all(|(_, shot)| shot.primes && !shot.sprays));
+        let sprayed: HashSet<usize> = shots[100..].iter().map(|(_, shot)| shot.target).collect();
+        assert!(shots[100..].iter().all(|(_, shot)| !shot.primes && shot.sprays) && sprayed.len() == 400);
     }
 
     #[test]

@@ -254,11 +254,12 @@ impl End {
         let Some(epoch) = self.epoch else { return };
         while let Some(shot) = self.volley.as_mut().and_then(|volley| volley.poll_shot(epoch + now)) {
             let to = match &self.plan {
-                Plan::Open { to, .. } => *to,
+                Plan::Either { to, ports, .. } if shot.sprays => SocketAddr::new(to.ip(), ports[shot.target]),
+                Plan::Open { to, .. } | Plan::Either { to, .. } => *to,
                 Plan::Cross { ip, ports, .. } | Plan::Spray { ip, ports } => (*ip, ports[shot.target]).into(),
                 _ => return,
             };
-            let from = if matches!(self.plan, Plan::Spray { .. }) { self.base } else { self.socket(shot) };
+            let from = if shot.sprays { self.base } else { self.socket(shot) };
             self.send(from, to, CHECK, shot.primes.then_some(HOPS));
         }
     }

@@ -42,9 +42,7 @@ impl Cell {
                 self.plan = Some(one.plan);
             }
             ends => {
-                let is_hopeless = |end: &Result<Story, PunchError>| {
-                    matches!(end, Err(PunchError::Closed { plan: Plan::Hopeless { .. }, .. }))
-                };
+                let is_hopeless = |end: &Result<Story, PunchError>| matches!(end, Err(PunchError::Closed { plan, .. }) if plan.is_hopeless());
                 self.hopeless += u32::from(ends.iter().all(is_hopeless));
                 self.errors.extend(ends.into_iter().filter_map(Result::err).map(|error| error.to_string()));
             }
@@ -66,6 +64,7 @@ impl Cell {
             Some(Plan::Meet) => "",
             Some(Plan::Cross { .. }) => "c",
             Some(Plan::Hopeless { .. }) => "?",
+            Some(Plan::Either { .. }) => "e",
             Some(_) => "b",
         }
     }
@@ -182,5 +181,6 @@ pub fn matrix(args: &LabArgs, over: Over, json: bool) -> Result<()> {
     output::line(LEGEND)
 }
 
-const LEGEND: &str = "milliseconds from the agreed instant (median); b: one end guesses ports, c: both do; -: both ends say at \
+const LEGEND: &str = "milliseconds from the agreed instant (median); b: one end guesses ports, c: both do, e: it was not known \
+                      which has to; -: both ends say at \
                       once that guessing would cost too much; n/m: only n of m were opened";
