@@ -30,7 +30,7 @@ const ROOM: usize = 2048;
 const FIRST_RTO: Duration = Duration::from_millis(50);
 
 /// Between checks of different pairs, which are few here (RFC 8445 section 14.2 allows 5 ms and more).
-const PACE: Duration = Duration::from_millis(10);
+const PACE: Duration = Duration::from_millis(5);
 
 /// Between the later checks of a pair where the peer begins at another time, and how many there are; and what the crate has
 /// otherwise.

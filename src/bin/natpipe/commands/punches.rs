@@ -122,19 +122,19 @@ fn tell(cell: &Cell, args: &LabArgs, over: Over) -> Result<()> {
         output::line(error)?;
     }
     let ms = |time: Option<Duration>| time.unwrap_or_default().as_millis();
-    let trips = |time: Option<Duration>| {
-        let trip = Duration::from_millis(args.delay * 2).max(Duration::from_micros(1));
-        (time.unwrap_or_default().as_secs_f64() / trip.as_secs_f64() * 10.0).round() / 10.0
+    // Of the straight way; the channel's is twice as long.
+    let trips = match (of(&cell.total, 50), args.delay) {
+        (Some(total), delay @ 1..) => format!(", {:.1} round trips", total.as_secs_f64() * 500.0 / delay as f64),
+        _ => String::new(),
     };
     output::line(format_args!(
-        "{} and {} over {over}: {} of {} opened; from the start {} ms (median, {} round trips), {} ms (99 of 100); from the \
+        "{} and {} over {over}: {} of {} opened; from the start {} ms (median{trips}), {} ms (99 of 100); from the \
          agreed instant {} ms and {} ms; {} packets or attempts of both ends (median), at most {}",
         args.a,
         args.b,
         cell.opened(),
         cell.runs,
         ms(of(&cell.total, 50)),
-        trips(of(&cell.total, 50)),
         ms(of(&cell.total, 99)),
         ms(of(&cell.took, 50)),
         ms(of(&cell.took, 99)),
