@@ -62,17 +62,6 @@ struct Story {
 
 /// Punches at both ends at once, and moves messages both ways through the pipe.
 fn punch(middle: &Middle, over: Over, hosts: [&Host; 2], limit: Duration) -> [Result<Story, PunchError>; 2] {
-    punch_as(middle, over, hosts, |puncher| puncher.limit(limit))
-}
-
-/// The same, with more said to both.
-fn punch_as(
-    middle: &Middle,
-    over: Over,
-    hosts: [&Host; 2],
-    told: impl Fn(Puncher) -> Puncher + Sync,
-) -> [Result<Story, PunchError>; 2] {
-    let told = &told;
     std::thread::scope(|scope| {
         let ends = [0, 1].map(|end| {
             let (host, door, stun) = (hosts[end], middle.doors[end], middle.stun);
@@ -84,8 +73,9 @@ fn punch_as(
                     let mut channel = PipeChannel::new(pipe).await;
                     let routes = Interface::list().unwrap().into_iter().filter_map(|i| i.route(Family::V4).ok());
                     let routes = routes.filter(|route| !route.nic()[0].is_loopback());
-                    let puncher = routes.fold(Puncher::new().stun(stun[0]).stun(stun[1]), |p, route| p.route(&route));
-                    Ok(greet(told(puncher).punch(over, &mut channel).await?).await)
+                    let puncher = Puncher::new().stun(stun[0]).stun(stun[1]).limit(limit);
+                    let puncher = routes.fold(puncher, |puncher, route| puncher.route(&route));
+                    Ok(greet(puncher.punch(over, &mut channel).await?).await)
                 })
                 .unwrap()
             })
@@ -112,7 +102,10 @@ async fn greet(punched: Punched) -> Story {
         left -= 1;
         assert!(left > 0, "nothing comes through the pipe");
     }
-    pipe.send("through").await.unwrap();
+    // The other end may have heard nothing yet, and nobody answers when we have gone; some may be lost.
+    for _ in 0..6 {
+        pipe.send("through").await.unwrap();
+    }
     let datagrams = pipe.is_datagram();
     pipe.close().await;
     Story { controlling, peer, datagrams, took, total, attempts, plan }
@@ -390,38 +383,6 @@ fn irohs_sixteen_pairs_are_punched_and_two_strict_ones_say_why_not() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-}
-
-/// What iroh's tests leave out as not likely ever to pass: both NATs draw from all ports. It costs 140,000 mappings at each.
-#[test]
-fn two_strict_nats_are_punched_when_all_out_is_wanted() {
-    let internet = Internet::direct().unwrap();
-    let middle = middle(&internet);
-    let (a, b) = (internet.behind(Kind::PatchbayStrict).unwrap(), internet.behind(Kind::PatchbayStrict).unwrap());
-    let runs = super::report::runs().min(20);
-    let (mut opened, mut tries, mut run) = (0, runs, 0);
-    while run < tries {
-        match punch_as(&middle, Over::Udp, [&a, &b], |puncher| puncher.all_out(true)) {
-            [Ok(one), Ok(other)] => {
-                opened += 1;
-                assert!(matches!(one.plan, Plan::Cross { .. }), "{one:?}");
-                println!("all out: {:?}, {} and {} packets", one.took.max(other.took), one.attempts, other.attempts);
-                for story in [one, other] {
-                    let rate = f64::from(story.attempts) / story.took.as_secs_f64();
-                    assert!(rate < 8_500.0 && story.attempts < 290_000, "{rate} packets a second, {story:?}");
-                }
-            }
-            ends => {
-                println!("all out: {ends:?}");
-                tries = if runs < 20 { runs + 2 } else { runs };
-            }
-        }
-        for host in [&a, &b] {
-            println!("{} flows in the router's table", host.router().unwrap().tracked().unwrap());
-        }
-        run += 1;
-    }
-    assert!(opened * 10 >= tries * 6, "{opened} of {tries}");
 }
 
 /// The second server is hard to hear, or is not there: what its silence hides must not be taken for a NAT that keeps its ports.
