@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use natpipe::lab::{Host, Internet, Kind, Link};
 use natpipe::nat::Proto;
-use natpipe::punch::{Channel, Plan, PunchError, Punched, Puncher};
+use natpipe::punch::{Channel, Plan, PunchError, Puncher};
 use natpipe::stun::Server;
-use natpipe::{Family, Interface, NetConf};
+use natpipe::{Family, Interface, NetConf, Pipe};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -90,13 +90,23 @@ fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
+/// A hole, which lives on by itself as a pipe: the other end may still need its answers.
+#[derive(Debug)]
+struct Opened {
+    _pipe: Pipe,
+    story: String,
+    plan: Plan,
+    attempts: u32,
+    took: Duration,
+}
+
 /// Both ends punch; each is given up after its own time, if it is not done by then.
 fn punch(
     ends: [&End; 2],
     proto: Proto,
     told: impl Fn(&End) -> Puncher,
     give_up: [Option<Duration>; 2],
-) -> Vec<Result<Punched, PunchError>> {
+) -> Vec<Result<Opened, PunchError>> {
     std::thread::scope(|scope| {
         let mut running = Vec::new();
         for ((end, mut wire), give_up) in ends.into_iter().zip(wires()).zip(give_up) {
@@ -104,7 +114,13 @@ fn punch(
             running.push(scope.spawn(move || {
                 end.host.run(|| {
                     end.runtime.block_on(async {
-                        let punching = puncher.punch(proto, &mut wire);
+                        let punching = async {
+                            let punched = puncher.punch(proto, &mut wire).await?;
+                            let (story, plan) = (punched.to_string(), punched.plan.clone());
+                            let (attempts, took) = (punched.attempts, punched.took);
+                            let _pipe = punched.into_pipe(NetConf::default()).await.unwrap();
+                            Ok(Opened { _pipe, story, plan, attempts, took })
+                        };
                         match give_up {
                             Some(after) => timeout(after, punching).await.ok(),
                             None => Some(punching.await),
@@ -175,14 +191,6 @@ fn success_failure_and_cancellation_leave_no_socket_and_no_task() {
     let failed = punch([&blocked, &hostile], Proto::Tcp, short, never);
     assert!(failed.iter().all(|end| matches!(end, Err(PunchError::Closed { .. }))), "{failed:?}");
     nothing_is_left(before, [&blocked, &hostile], "failure over TCP");
-
-    // A hole that has become a pipe, and is dropped in its place.
-    let holes = punch([&home, &symmetric], Proto::Udp, long, never);
-    for (hole, end) in holes.into_iter().zip([&home, &symmetric]) {
-        let pipe = end.runtime.block_on(async { hole.unwrap().into_pipe(NetConf::default()).await.unwrap() });
-        end.runtime.block_on(pipe.close());
-    }
-    nothing_is_left(before, [&home, &symmetric], "a pipe that was closed");
 }
 
 /// What iroh's tests leave out as not likely ever to pass: both NATs draw from all ports. It costs 140,000 mappings at each, and all
@@ -201,11 +209,11 @@ fn two_strict_nats_are_punched_when_all_out_is_wanted() {
         match &holes[..] {
             [Ok(one), Ok(other)] => {
                 opened += 1;
-                println!("all out: {one}\n         {other}");
+                println!("all out: {}\n         {}", one.story, other.story);
                 for hole in [one, other] {
                     let rate = f64::from(hole.attempts) / hole.took.as_secs_f64();
-                    assert!(matches!(hole.plan, Plan::Cross { .. }), "{hole}");
-                    assert!(rate < 8_500.0 && hole.attempts < 290_000, "{rate} packets a second: {hole}");
+                    assert!(matches!(hole.plan, Plan::Cross { .. }), "{hole:?}");
+                    assert!(rate < 8_500.0 && hole.attempts < 290_000, "{rate} packets a second: {hole:?}");
                 }
             }
             holes => {

@@ -85,6 +85,7 @@ pub(super) async fn dig(gathered: Gathered, agreed: Agreed, plan: &Plan, effort:
     };
     let volley = Volley::of(Proto::Udp, plan, Instant::now());
     let bases = gathered.udp;
+    let controlling = agreed.controlling;
     let agent = agent(&bases, agreed, by_hand);
     let mut dig = Dig { agent, bases, many, volley, check, hops, shaped, effort, nominated: None };
     let (local, peer) = dig.nominate(plan).await;
@@ -94,10 +95,22 @@ pub(super) async fn dig(gathered: Gathered, agreed: Agreed, plan: &Plan, effort:
         agent.set_max_stun_rto(USUAL_RTO);
         agent.set_max_stun_retransmits(USUAL_RETRANSMITS);
     }
+    settle(&mut agent, controlling, local, peer);
     // The nominated socket is ours: ICE names it by its base.
     let at = dig.bases.iter().position(|base| base.local == local).unwrap_or_default();
     let socket = dig.bases.swap_remove(at).socket;
-    (Hole::Udp(Box::new(UdpHole::new(socket, local, peer, agent))), local, peer)
+    (Hole::Udp(Box::new(UdpHole::new(socket, local, peer, agent, controlling))), local, peer)
+}
+
+/// Where many ports are tried several are hit, within one round trip. The other sockets are closed now, and the end that
+/// controls stays with the pair that it has nominated first: it is the one that the other end takes.
+fn settle(agent: &mut IceAgent, controlling: bool, local: SocketAddr, peer: SocketAddr) {
+    let ours = agent.local_candidates().filter(|candidate| candidate.local() != local);
+    let theirs = agent.remote_candidates().filter(|candidate| controlling && candidate.addr() != peer);
+    let others: Vec<IceCandidate> = ours.chain(theirs).collect();
+    for candidate in &others {
+        agent.invalidate_candidate(candidate);
+    }
 }
 
 /// More sockets beside the one whose NAT takes another port for each destination, as many as there can be.
@@ -270,7 +283,7 @@ impl Dig<'_> {
         }
         while let Some(event) = self.agent.poll_event() {
             if let IceAgentEvent::NominatedSend { source, destination, .. } = event {
-                self.nominated = Some((source, destination));
+                self.nominated.get_or_insert((source, destination));
             }
         }
     }

@@ -32,16 +32,18 @@ struct Cell {
 }
 
 impl Cell {
-    fn count(&mut self, ends: [Result<Story, PunchError>; 2]) {
+    /// A hole through which nothing comes is none.
+    fn count(&mut self, ends: Result<[Result<Story, PunchError>; 2]>) {
         self.runs += 1;
         match ends {
-            [Ok(one), Ok(other)] => {
+            Err(error) => self.errors.push(format!("{error:#}")),
+            Ok([Ok(one), Ok(other)]) => {
                 self.total.push(one.total.max(other.total));
                 self.took.push(one.took.max(other.took));
                 self.attempts.push(one.attempts + other.attempts);
                 self.plan = Some(one.plan);
             }
-            ends => {
+            Ok(ends) => {
                 let is_hopeless = |end: &Result<Story, PunchError>| matches!(end, Err(PunchError::Closed { plan, .. }) if plan.is_hopeless());
                 self.hopeless += u32::from(ends.iter().all(is_hopeless));
                 self.errors.extend(ends.into_iter().filter_map(Result::err).map(|error| error.to_string()));
@@ -105,7 +107,7 @@ pub fn pair(args: &LabArgs, over: Over, json: bool) -> Result<()> {
     let spinner = progress::spinner(json);
     for run in 0..args.runs {
         spinner.set_message(format!("{} of {}", run + 1, args.runs));
-        cell.count(world.punch(over, [&a, &b], args.all_out)?);
+        cell.count(world.punch(over, [&a, &b], args.all_out));
     }
     spinner.finish_and_clear();
     if json {
@@ -163,7 +165,7 @@ pub fn matrix(args: &LabArgs, over: Over, json: bool) -> Result<()> {
             for run in 0..args.runs {
                 spinner.set_message(format!("{a} and {b}, {} of {}", run + 1, args.runs));
                 let hosts = if run % 2 == 0 { [&left[row], &right[column]] } else { [&right[column], &left[row]] };
-                cell.count(world.punch(over, hosts, args.all_out)?);
+                cell.count(world.punch(over, hosts, args.all_out));
             }
             if json {
                 output::json(&cell.json(over, &a.to_string(), &b.to_string()))?;
