@@ -14,6 +14,8 @@ mod changes;
 mod error;
 mod happy;
 mod interface;
+#[cfg(feature = "stun")]
+mod many;
 mod options;
 #[cfg(all(feature = "duct", unix))]
 pub(crate) mod private;
@@ -31,6 +33,8 @@ pub(crate) use changes::Changes;
 pub use error::{InterfaceError, ResolveError, RouteError, SocketError, SocketStep};
 pub(crate) use happy::Race;
 pub use interface::{Flags, Interface, InterfaceAddr, Mac};
+#[cfg(feature = "stun")]
+pub(crate) use many::receive_any;
 pub use options::{Keepalive, SocketOptions};
 pub use resolve::Resolver;
 pub use route::{External, Local, Route, RoutePool};

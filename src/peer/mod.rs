@@ -8,17 +8,22 @@
 //! ```
 //!
 //! `session` is the conversation that outlives its paths, `node` finds paths and holds everything, `greeting` decides about first
-//! words, `path` and `event` hold what is told of them, `quic` runs QUIC through holes.
+//! words, `path` and `event` hold what is told of them, `quic` runs QUIC through holes. Without a node, [`introduce`] and [`secure`] make a
+//! pipe out of a hole that was punched otherwise, and a [`HandLine`] is what people carry for it.
 
 mod event;
 mod greeting;
+mod line;
 mod node;
 mod path;
 mod quic;
 mod session;
 
 pub use event::{Event, StrategyState};
-pub use node::{Builder, ConnectError, Failures, Node, NodeError, Peer};
+pub use line::{HandLine, HandLineError};
+pub use node::{
+    Builder, ConnectError, Failures, IntroduceError, Node, NodeError, Peer, SecureError, introduce, secure,
+};
 pub use path::{PathInfo, PathKind};
 pub use session::Ended;
 

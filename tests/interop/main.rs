@@ -5,6 +5,7 @@
 
 mod duct;
 mod pool;
+mod punch;
 mod smart;
 mod stun;
 

@@ -4,6 +4,7 @@
 #![cfg(all(feature = "lab", target_os = "linux"))]
 
 mod behaviour;
+mod by_hand;
 mod coturn;
 mod hosts;
 mod kinds;

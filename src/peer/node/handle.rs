@@ -170,6 +170,10 @@ pub struct Peer {
 }
 
 impl Peer {
+    pub(super) fn new(called: Called) -> Self {
+        Self { called }
+    }
+
     /// Who it is: the key that was proved.
     pub fn id(&self) -> PeerId {
         self.called.keep.0.peer

@@ -12,5 +12,8 @@ pub mod messages;
 pub mod mq;
 pub mod nat;
 pub mod pool;
+pub mod punch;
+pub mod punches;
 pub mod serve;
+pub mod simulation;
 pub mod stun_server;
