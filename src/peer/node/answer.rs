@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use super::doors::{back, comes_back, knock};
 use super::inner::{Inner, tcp_path};
+use super::relayed;
 use super::secure::{answer_hole, answer_quic, answer_stream};
 use crate::base::task::Nursery;
 use crate::key::PeerId;
@@ -145,6 +146,12 @@ async fn talk(node: Arc<Inner>, client: Client, signal: Signal) {
             let proto = if tcp { Proto::Tcp } else { Proto::Udp };
             if let Err(error) = punched(&node, &client, peer, signal, proto).await {
                 tracing::debug!(%error, %proto, "punching for a caller");
+            }
+        }
+        Ok(Topic::Turn { session, offer }) => {
+            let (via, mut signal) = ([client.url().clone()], signal);
+            if let Err(error) = relayed::answer(&node, &via, peer, &mut signal, session, offer).await {
+                tracing::debug!(error, "meeting a caller at a TURN server");
             }
         }
         Err(error) => tracing::debug!(%error, %peer, "a conversation about nothing"),

@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use super::answer::{punched_path, relay_path};
 use super::doors::{endpoint_towards, knock};
 use super::inner::{Inner, tcp_path};
+use super::relayed;
 use super::secure::{call_quic, call_stream};
 use crate::base::task::{self, Nursery};
 use crate::key::{PeerId, Ticket};
@@ -179,6 +180,7 @@ impl Race {
                 failures = self.run(&node, first.is_none()) => failures,
                 // What was begun on the network that was is of no use.
                 Ok(()) = changes.changed() => continue,
+                () = self.is_lost() => continue,
                 () = self.is_fruitless(limit), if first.is_none() => {
                     limit = (limit * 2).min(STRATEGY);
                     continue;
@@ -201,6 +203,16 @@ impl Race {
                 return std::future::pending().await;
             }
             self.until_worth_another(&mut changes).await;
+        }
+    }
+
+    /// Until there was a path, and it is gone.
+    async fn is_lost(&self) {
+        let Some(mut paths) = self.session.upgrade().map(|session| session.paths()) else { return };
+        for is_due in [Option::is_some, Option::is_none] {
+            if paths.wait_for(is_due).await.is_err() {
+                return;
+            }
         }
     }
 
@@ -370,8 +382,13 @@ impl Race {
         let kind = if relayed { PathKind::Relay } else { PathKind::Reverse };
         let greeting = self.greeting(kind, id);
         let doors = node.doors.as_ref().filter(|_| node.ways.direct);
-        let addresses: Vec<SocketAddr> =
-            doors.map(|doors| doors.addresses(|i| node.wants(i)).iter().map(|a| a.addr).collect()).unwrap_or_default();
+        let addresses: Vec<SocketAddr> = doors
+            .map(|doors| doors.addresses(|i| node.wants(i)))
+            .unwrap_or_default()
+            .iter()
+            .filter(|a| a.tcp)
+            .map(|a| a.addr)
+            .collect();
         let signal = client.signal(peer).map_err(said)?;
         let topic = Topic::Meet { greeting: greeting.clone(), addresses: addresses.clone() };
         signal.send(topic.to_bytes()).await.map_err(said)?;
@@ -384,9 +401,10 @@ impl Race {
             send(PathKind::Reverse, Box::pin(async move { reverse(&node, peer, &mut back, &greeting).await })).await;
         }
         if relayed {
-            let node = node.clone();
-            let strategy: Strategy = Box::pin(async move { relay(&node, peer, signal, &greeting).await });
+            let caller = node.clone();
+            let strategy: Strategy = Box::pin(async move { relay(&caller, peer, signal, &greeting).await });
             send(PathKind::Relay, strategy).await;
+            self.meet_at_turn(node, client, id, more).await?;
         }
         if node.ways.direct {
             for proto in [Proto::Udp, Proto::Tcp] {
@@ -398,6 +416,26 @@ impl Race {
                 send(kind, strategy).await;
             }
         }
+        Ok(())
+    }
+}
+
+impl Race {
+    /// At a TURN server of either end, which the rendezvous server has nothing to do with.
+    async fn meet_at_turn(
+        &self,
+        node: &Arc<Inner>,
+        client: &Client,
+        id: SessionId,
+        more: &mpsc::Sender<(PathKind, Strategy)>,
+    ) -> Result<(), String> {
+        let peer = self.ticket.peer();
+        let mut signal = client.signal(peer).map_err(said)?;
+        let (node, via, greeting) = (node.clone(), [client.url().clone()], self.greeting(PathKind::Relay, id));
+        let strategy: Strategy =
+            Box::pin(async move { relayed::call(&node, &via, peer, &mut signal, &greeting).await });
+        // The race is over when nobody takes it.
+        let _ = more.send((PathKind::Relay, strategy)).await;
         Ok(())
     }
 }

@@ -19,6 +19,7 @@ use crate::peer::session::{Carrier, ChannelKind, Keep, Role, SessionId, Shared};
 use crate::peer::{PathInfo, PathKind};
 use crate::punch::Puncher;
 use crate::rendezvous::{self, Client, ClientBuilder, ConnectError, Proxy};
+use crate::turn::TurnServer;
 
 /// How long a name may take to be resolved.
 const RESOLVE: Duration = Duration::from_secs(5);
@@ -46,6 +47,7 @@ pub(super) struct Inner {
     pub(super) ways: Ways,
     pub(super) allowed: Allowed,
     pub(super) stun: Vec<SocketAddr>,
+    pub(super) turn: Vec<TurnServer>,
     pub(super) interfaces: Vec<String>,
     proxy: Option<Proxy>,
     pub(super) doors: Option<Doors>,
@@ -78,6 +80,7 @@ impl Inner {
         ways: Ways,
         allowed: Allowed,
         stun: Vec<SocketAddr>,
+        turn: Vec<TurnServer>,
         interfaces: Vec<String>,
         proxy: Option<Proxy>,
         doors: Option<Doors>,
@@ -92,6 +95,7 @@ impl Inner {
             ways,
             allowed,
             stun,
+            turn,
             interfaces,
             proxy,
             doors,
@@ -164,13 +168,18 @@ impl Inner {
                 }
             }
         }
+        self.stun_servers(servers).await.into_iter().fold(puncher, Puncher::stun)
+    }
+
+    /// Where STUN is answered: the servers that were named, and rendezvous servers, which answer it too.
+    pub(super) async fn stun_servers(&self, servers: &[ServerUrl]) -> Vec<SocketAddr> {
         let mut stun = self.stun.clone();
         for server in servers {
             for ip in resolve(server.host()).await {
                 stun.push(SocketAddr::new(ip, server.port()));
             }
         }
-        stun.into_iter().fold(puncher, Puncher::stun)
+        stun
     }
 
     pub(super) fn wants(&self, interface: &Interface) -> bool {
