@@ -8,16 +8,21 @@
 //! ```
 //!
 //! `session` is the conversation that outlives its paths, `node` finds paths and holds everything, `greeting` decides about first
-//! words, `path` and `event` hold what is told of them, `quic` runs QUIC through holes.
+//! words, `path` and `event` hold what is told of them, `lan` finds peers on the same network, `quic` runs QUIC through holes.
 
+mod defaults;
 mod event;
 mod greeting;
+#[cfg(feature = "lan")]
+mod lan;
 mod node;
 mod path;
 mod quic;
 mod session;
 
 pub use event::{Event, StrategyState};
+#[cfg(feature = "lan")]
+pub use lan::{Lan, LanError, LanPeer};
 pub use node::{Builder, ConnectError, Failures, Node, NodeError, Peer};
 pub use path::{PathInfo, PathKind};
 pub use session::Ended;

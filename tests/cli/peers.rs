@@ -17,7 +17,7 @@ struct Told {
 impl Told {
     fn start(args: &[&str]) -> Self {
         let mut command = natpipe(args);
-        command.arg("--json").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(["--json", "--no-public"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let events = BufReader::new(child.stderr.take().unwrap());
         Self { child, events }

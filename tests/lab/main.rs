@@ -8,6 +8,7 @@ mod coturn;
 mod hosts;
 mod kinds;
 mod link;
+mod meeting;
 mod ordinary;
 mod peers;
 mod prober;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use natpipe::lab::{Host, Internet, Kind, Link, Setup};
 use natpipe::nat::Proto;
-use natpipe::peer::{Node, PathInfo, PathKind};
+use natpipe::peer::{Builder, Node, PathInfo, PathKind};
 use natpipe::{Identity, Ticket, rendezvous, stun};
 use ring::digest::{Context, SHA256};
 use tokio::time::timeout;
@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(40);
 /// A rendezvous server, and a second STUN server at another address.
 pub(super) struct Meeting {
     url: natpipe::key::ServerUrl,
-    stun: SocketAddr,
+    pub(super) stun: SocketAddr,
     _server: rendezvous::Server,
     _second: stun::Server,
     _runtimes: [tokio::runtime::Runtime; 2],
@@ -49,17 +49,20 @@ fn piece(at: u32) -> Vec<u8> {
 }
 
 /// What an end saw.
-struct Seen {
-    first: Option<PathInfo>,
-    last: Option<PathInfo>,
-    sum: Vec<u8>,
+pub(super) struct Seen {
+    pub(super) first: Option<PathInfo>,
+    pub(super) last: Option<PathInfo>,
+    pub(super) sum: Vec<u8>,
+}
+
+fn connect(meeting: &Meeting, hosts: [&Host; 2], pieces: u32) -> [Seen; 2] {
+    connect_as(&|| Node::builder().via(meeting.url.clone()).stun(meeting.stun), hosts, pieces)
 }
 
 /// One end makes a ticket, the other uses it and sends so many pieces while the paths change; the best path is awaited.
-fn connect(meeting: &Meeting, hosts: [&Host; 2], pieces: u32) -> [Seen; 2] {
+pub(super) fn connect_as(builder: &(dyn Fn() -> Builder + Sync), hosts: [&Host; 2], pieces: u32) -> [Seen; 2] {
     let (give, ticket) = std::sync::mpsc::channel::<Ticket>();
     let (done, all_done) = tokio::sync::oneshot::channel::<()>();
-    let builder = || Node::builder().via(meeting.url.clone()).stun(meeting.stun);
     std::thread::scope(|scope| {
         let answerer = scope.spawn(move || {
             hosts[1]

@@ -7,18 +7,22 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
 
 use super::doors::{Doors, interfaces};
+use super::meeting::{Meet, MeetError, Meeting};
 use super::secure::Me;
 use crate::key::tls::Allowed;
 use crate::key::{OneTime, PeerId, ServerUrl};
 use crate::net::{Family, Interface, Resolver, Route};
+use crate::peer::defaults::Public;
 use crate::peer::greeting::Greeting;
 use crate::peer::session::{Carrier, ChannelKind, Keep, Role, SessionId, Shared};
 use crate::peer::{PathInfo, PathKind};
+use crate::pipe::tls::TlsClient;
 use crate::punch::Puncher;
-use crate::rendezvous::{self, Client, ClientBuilder, ConnectError, Proxy};
+use crate::rendezvous::{Client, ClientBuilder, ConnectError, Proxy};
+use crate::stun::{self, ServerName};
 
 /// How long a name may take to be resolved.
 const RESOLVE: Duration = Duration::from_secs(5);
@@ -46,18 +50,24 @@ pub(super) struct Inner {
     pub(super) ways: Ways,
     pub(super) allowed: Allowed,
     pub(super) stun: Vec<SocketAddr>,
+    public: Public,
+    /// Addresses of the public STUN servers, once they were needed.
+    public_stun: OnceCell<Vec<SocketAddr>>,
     pub(super) interfaces: Vec<String>,
     proxy: Option<Proxy>,
+    tls: Option<TlsClient>,
     pub(super) doors: Option<Doors>,
     /// One-time secrets, where only their holders are let in.
     pub(super) secrets: Option<Mutex<OneTime>>,
     pub(super) opened: mpsc::Sender<Opened>,
+    #[cfg(feature = "lan")]
+    pub(super) lan: super::near::Near,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    clients: Vec<(ServerUrl, Client)>,
+    meetings: Vec<Meeting>,
     /// Whose turn it is to register at a server.
     registering: HashMap<ServerUrl, Arc<tokio::sync::Mutex<()>>>,
     /// Sessions that others have begun.
@@ -76,14 +86,35 @@ impl Inner {
         ways: Ways,
         allowed: Allowed,
         stun: Vec<SocketAddr>,
+        public: Public,
         interfaces: Vec<String>,
         proxy: Option<Proxy>,
+        tls: Option<TlsClient>,
         doors: Option<Doors>,
         secrets: Option<OneTime>,
         opened: mpsc::Sender<Opened>,
     ) -> Self {
         let secrets = secrets.map(Mutex::new);
-        Self { me, runtime, ways, allowed, stun, interfaces, proxy, doors, secrets, opened, state: Mutex::default() }
+        #[cfg(feature = "lan")]
+        let lan = super::near::Near::default();
+        Self {
+            #[cfg(feature = "lan")]
+            lan,
+            public,
+            public_stun: OnceCell::new(),
+            me,
+            runtime,
+            ways,
+            allowed,
+            stun,
+            interfaces,
+            proxy,
+            tls,
+            doors,
+            secrets,
+            opened,
+            state: Mutex::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -92,31 +123,74 @@ impl Inner {
 
     // ---- rendezvous
 
+    /// Our presence at a place; made when there is none. `open` when others may begin conversations there.
+    pub(super) async fn meeting(&self, place: &Meet, open: bool) -> Result<Meeting, MeetError> {
+        match place {
+            Meet::Server(url) => Ok(Meeting::Server(self.client(url).await?)),
+            Meet::Brokers(_) => self.brokers(place, open).await,
+        }
+    }
+
     /// Our registration at a server; made when there is none.
-    pub(super) async fn client(&self, url: &ServerUrl) -> Result<Client, ConnectError> {
+    async fn client(&self, url: &ServerUrl) -> Result<Client, ConnectError> {
         // One at a time: a second registration with our key would replace the first.
         let turn = self.lock().registering.entry(url.clone()).or_default().clone();
         let _turn = turn.lock().await;
-        if let Some(client) = self.registered().into_iter().find(|client| client.url() == url) {
+        if let Some(Meeting::Server(client)) = self.present(&Meet::Server(url.clone())) {
             return Ok(client);
         }
         let builder = Client::builder(url, &self.me);
-        let client = self.proxy.iter().cloned().fold(builder, ClientBuilder::proxy).connect().await?;
-        let mut state = self.lock();
-        state.clients.retain(|(known, _)| known != url);
-        state.clients.push((url.clone(), client.clone()));
+        let builder = self.proxy.iter().cloned().fold(builder, ClientBuilder::proxy);
+        let client = self.tls.iter().cloned().fold(builder, ClientBuilder::web_tls).connect().await?;
+        self.enter(Meeting::Server(client.clone()));
         Ok(client)
     }
 
-    /// Those that stand, or come back by themselves.
-    pub(super) fn registered(&self) -> Vec<Client> {
-        let lives = |client: &&Client| !matches!(*client.state().borrow(), rendezvous::State::Closed { .. });
-        self.lock().clients.iter().map(|(_, client)| client).filter(lives).cloned().collect()
+    #[cfg(feature = "mqtt")]
+    async fn brokers(&self, place: &Meet, open: bool) -> Result<Meeting, MeetError> {
+        use crate::rendezvous::{MqttBuilder, MqttClient};
+        let found = self.present(place);
+        let meeting = match (found, place) {
+            (Some(meeting), _) => meeting,
+            (None, Meet::Brokers(urls)) => {
+                let builder = urls.iter().cloned().fold(MqttClient::builder(&self.me), MqttBuilder::broker);
+                let builder = self.proxy.iter().cloned().fold(builder, MqttBuilder::proxy);
+                let client = self.tls.iter().cloned().fold(builder, MqttBuilder::tls).open(open).start()?;
+                let meeting = Meeting::Brokers(client);
+                self.enter(meeting.clone());
+                meeting
+            }
+            (None, Meet::Server(_)) => return Err(crate::rendezvous::BrokerError::NoBroker.into()),
+        };
+        Ok(meeting)
     }
 
-    /// Takes all registrations back.
-    pub(super) fn take_clients(&self) -> Vec<Client> {
-        std::mem::take(&mut self.lock().clients).into_iter().map(|(_, client)| client).collect()
+    #[cfg(not(feature = "mqtt"))]
+    async fn brokers(&self, _: &Meet, _: bool) -> Result<Meeting, MeetError> {
+        Err(MeetError::NoMqtt)
+    }
+
+    fn enter(&self, meeting: Meeting) {
+        let mut state = self.lock();
+        state.meetings.retain(Meeting::lives);
+        state.meetings.push(meeting);
+    }
+
+    /// Where we are now, if who is wanted there can be met.
+    fn present(&self, place: &Meet) -> Option<Meeting> {
+        let state = self.lock();
+        state.meetings.iter().find(|meeting| meeting.lives() && meeting.is_at(place)).cloned()
+    }
+
+    /// The servers where we are registered.
+    pub(super) fn servers(&self) -> Vec<ServerUrl> {
+        let state = self.lock();
+        state.meetings.iter().filter(|meeting| meeting.lives()).filter_map(Meeting::server).cloned().collect()
+    }
+
+    /// Leaves all places.
+    pub(super) fn take_meetings(&self) -> Vec<Meeting> {
+        std::mem::take(&mut self.lock().meetings)
     }
 
     // ---- punching
@@ -138,6 +212,9 @@ impl Inner {
             for ip in resolve(server.host()).await {
                 stun.push(SocketAddr::new(ip, server.port()));
             }
+        }
+        if stun.is_empty() {
+            stun.extend(self.public_stun.get_or_init(|| resolve_all(self.public.stun(0))).await);
         }
         stun.into_iter().fold(puncher, Puncher::stun)
     }
@@ -246,6 +323,12 @@ fn is_useful(route: &Route) -> bool {
         let link = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
         !ip.is_loopback() && !link
     })
+}
+
+/// One address of each family of each that is found.
+async fn resolve_all(names: Vec<ServerName>) -> Vec<SocketAddr> {
+    let found = stun::resolve(&names, &[Family::V4, Family::V6], None, RESOLVE, stun::PORT).await;
+    found.addrs.into_iter().map(|(_, addr)| addr).collect()
 }
 
 async fn resolve(host: &str) -> Vec<IpAddr> {

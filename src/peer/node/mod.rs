@@ -1,6 +1,6 @@
 //! A node: one identity, the places where it is met, and all its connections.
 //!
-//! `secure` makes paths that are encrypted and proved, `doors` is where others knock, `call` reaches a peer by a ticket, `answer`
+//! `meeting` is a place where others are met, `near` this network, `secure` makes paths that are encrypted and proved, `doors` is where others knock, `call` reaches a peer by a ticket, `answer`
 //! is reached; `handle` is what a program holds.
 
 mod answer;
@@ -9,6 +9,9 @@ mod call;
 mod doors;
 mod handle;
 mod inner;
+mod meeting;
+#[cfg(feature = "lan")]
+mod near;
 mod secure;
 
 pub use builder::{Builder, NodeError};

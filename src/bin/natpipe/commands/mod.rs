@@ -11,6 +11,7 @@ pub mod manual;
 pub mod messages;
 pub mod mq;
 pub mod nat;
+pub mod peers;
 pub mod pool;
 pub mod serve;
 pub mod stun_server;
