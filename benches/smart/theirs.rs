@@ -68,6 +68,7 @@ pub fn publish(subscribers: usize, messages: usize) -> Duration {
     let context = Context::new();
     let publisher = context.socket(zmq::XPUB).unwrap();
     publisher.set_sndhwm(0).unwrap();
+    publisher.set_xpub_verbose(true).unwrap();
     publisher.bind("tcp://127.0.0.1:*").unwrap();
     let at = publisher.get_last_endpoint().unwrap().unwrap();
     let sockets: Vec<Socket> = (0..subscribers)
@@ -79,9 +80,10 @@ pub fn publish(subscribers: usize, messages: usize) -> Duration {
             socket
         })
         .collect();
-    // The first subscription is passed on; the others are only known to be there after a while.
-    publisher.recv_bytes(0).unwrap();
-    thread::sleep(Duration::from_millis(1500));
+    // Every subscription is passed on: a message before the last of them would never come to it.
+    for _ in 0..subscribers {
+        publisher.recv_bytes(0).unwrap();
+    }
     let receiving = thread::spawn(move || {
         let mut message = Message::new();
         for _ in 0..messages {

@@ -100,35 +100,35 @@ impl Session {
         self.held.is_some() || !self.has_room() || self.calls.len() >= self.core.conf.calls
     }
 
+    /// Gives what is queued to the wire; true when more may be queued.
     fn take_out(&mut self) -> bool {
         if !self.has_room() || self.goodbye.is_some() {
             return false;
         }
         let mut taken = std::mem::take(&mut self.taken);
         self.member.take_out(&mut taken, BATCH);
-        let some = !taken.is_empty();
+        let more = taken.len() == BATCH;
         taken.drain(..).for_each(|frame| self.put(frame));
         self.taken = taken;
-        some
+        more
     }
 
+    /// Reads what has come; true when more may have come.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, Left> {
         if let Some((tag, part)) = self.held.take() {
             self.answered(tag, part, cx);
         }
-        let mut some = false;
         for _ in 0..BATCH {
             if self.is_deaf() {
-                break;
+                return Ok(false);
             }
             match self.wire.poll_next(cx) {
-                Poll::Pending => break,
+                Poll::Pending => return Ok(false),
                 Poll::Ready(heard) => self.take_in(heard, cx)?,
             }
             self.heard = true;
-            some = true;
         }
-        Ok(some)
+        Ok(true)
     }
 
     fn take_in(&mut self, heard: Option<Result<Heard, WsError>>, cx: &mut Context<'_>) -> Result<(), Left> {
@@ -252,19 +252,18 @@ impl Session {
         }
     }
 
+    /// Takes what routers have answered; true when there may be more.
     fn run_calls(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut some = false;
         for _ in 0..BATCH {
             if !self.has_room() || self.calls.is_empty() {
-                break;
+                return false;
             }
             match Pin::new(&mut self.calls).poll_next(cx) {
                 Poll::Ready(Some(frame)) => self.put(frame),
-                Poll::Ready(None) | Poll::Pending => break,
+                Poll::Ready(None) | Poll::Pending => return false,
             }
-            some = true;
         }
-        some
+        true
     }
 
     fn flush(&mut self, cx: &mut Context<'_>) {
@@ -309,7 +308,7 @@ impl Session {
             && let Some(close) = self.member.closing()
         {
             // What was queued before the goodbye goes out before it.
-            while self.has_room() && self.take_out() {}
+            while self.take_out() {}
             self.bid(close);
             self.flush(cx);
         }
@@ -323,12 +322,15 @@ impl Session {
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), Left> {
         self.member.watch(cx);
         for round in 0.. {
-            let mut moved = self.take_out();
-            moved |= self.read(cx)?;
-            moved |= self.run_calls(cx);
+            let mut more = self.take_out();
+            more |= self.read(cx)?;
+            let mut waited = self.is_deaf();
+            more |= self.run_calls(cx);
+            waited |= self.is_deaf();
             self.close(cx)?;
             self.flush(cx);
-            if !moved {
+            // What had to wait for room has not told its waker to come back.
+            if !more && (!waited || self.is_deaf()) {
                 break;
             }
             if round == ROUNDS {
