@@ -1,7 +1,7 @@
 //! Peers who meet without a server of natpipe: through a broker alone, on their own network; and where nothing but the web passes.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -198,6 +198,62 @@ fn on_one_network_they_find_each_other_with_no_server_and_whatever_others_announ
         at_bob.join().unwrap();
         at_eve.join().unwrap();
     });
+}
+
+/// One forged answer with so many announcements of peers that are not there (RFC 6762 section 18).
+fn forged(from: u32, count: u32) -> Vec<u8> {
+    let name = |labels: &[&str]| {
+        let mut bytes: Vec<u8> = labels.iter().flat_map(|l| [&[l.len() as u8], l.as_bytes()].concat()).collect();
+        bytes.push(0);
+        bytes
+    };
+    let mut packet = vec![0, 0, 0x84, 0, 0, 0];
+    packet.extend((count as u16).to_be_bytes());
+    packet.extend([0; 4]);
+    for n in from..from + count {
+        let instance = name(&[&format!("forged-{n}"), "_natpipe", "_udp", "local"]);
+        packet.extend(name(&["_natpipe", "_udp", "local"]));
+        packet.extend([0, 12, 0, 1, 0, 0, 0x10, 0]);
+        packet.extend((instance.len() as u16).to_be_bytes());
+        packet.extend(instance);
+    }
+    packet
+}
+
+#[test]
+fn a_flood_of_forged_announcements_is_forgotten_and_who_is_there_is_found() {
+    let (_internet, _router, [ann, bob, eve]) = one_network();
+    let (at_bob, at_ann) = (bob.runtime().unwrap(), ann.runtime().unwrap());
+    let node = at_bob.block_on(at_bob.spawn(async { Node::builder().lan(true).start().await.unwrap() })).unwrap();
+    let lan = at_ann.block_on(at_ann.spawn(async { Lan::open(&[]).unwrap() })).unwrap();
+    let id = node.id();
+    let mut peers = lan.peers();
+    let mut found = || {
+        let there = peers.wait_for(|peers| peers.iter().any(|peer| peer.peer == id));
+        at_ann.block_on(async { timeout(LIMIT, there).await.map(|found| found.map(drop)) }).unwrap().unwrap();
+    };
+    found();
+    let own = eve.v4().unwrap();
+    let socket = eve.run(|| UdpSocket::bind(("0.0.0.0", 5353))).unwrap();
+    let IpAddr::V4(own) = own else { panic!() };
+    socket.join_multicast_v4(&Ipv4Addr::new(224, 0, 0, 251), &own).unwrap();
+    for n in 0..600 {
+        socket.send_to(&forged(n * 20, 20), "224.0.0.251:5353").unwrap();
+        // What is no answer at all.
+        let cut = forged(n, 3);
+        socket.send_to(&cut[..cut.len() / (1 + n as usize % 7)], "224.0.0.251:5353").unwrap();
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    // What was heard is forgotten, and Bob, who is still there, is asked for again.
+    let mut changes = lan.peers();
+    changes.mark_unchanged();
+    let emptied = changes.wait_for(|peers| peers.is_empty());
+    at_ann.block_on(async { timeout(LIMIT, emptied).await.map(|found| found.map(drop)) }).unwrap().unwrap();
+    found();
+    assert!(lan.peers().borrow().len() <= 2, "no forged one is a peer");
+    at_bob.block_on(async { drop(node) });
+    drop(lan);
+    [at_bob, at_ann].into_iter().for_each(|runtime| runtime.shutdown_background());
 }
 
 fn natpipe(host: &Host, args: &[&str]) -> Child {

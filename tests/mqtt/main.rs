@@ -4,6 +4,7 @@ mod bad;
 mod fake;
 mod mosquitto;
 mod nodes;
+mod proxied;
 mod talking;
 
 use std::time::Duration;

@@ -107,3 +107,39 @@ async fn no_place_at_all_is_an_error_that_names_it() {
     let error = soon("the error", Node::builder().via(server).start()).await.unwrap_err();
     assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_is_killed_costs_connected_peers_nothing_and_callers_a_pause() {
+    let mut broker = Mosquitto::new();
+    let bob = node(&[broker.url()]).start().await.unwrap();
+    let ticket = places_only(&bob.ticket().unwrap());
+    let ann = Node::builder().start().await.unwrap();
+    let peer = soon("the connection", ann.peer(&ticket)).await.unwrap();
+    let pipe = peer.open(Proto::Tcp, Default::default()).unwrap();
+    says(&pipe, &bob).await;
+    broker.kill();
+    says(&peer.open(Proto::Tcp, Default::default()).unwrap(), &bob).await;
+    // Somebody who has been there before calls while it is down, and it comes back.
+    let eve = node(&[]).start().await.unwrap();
+    broker.start();
+    let met = soon("the connection", eve.peer(&ticket)).await.unwrap();
+    broker.kill();
+    met.close().await;
+    let (again, ()) = tokio::join!(soon("the connection", eve.peer(&ticket)), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        broker.start();
+    });
+    says(&again.unwrap().open(Proto::Tcp, Default::default()).unwrap(), &bob).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_brokers_with_one_dead_on_each_side_still_have_one_in_common() {
+    let (mut one, both) = (Mosquitto::new(), Mosquitto::new());
+    let bob = node(&[one.url(), both.url()]).start().await.unwrap();
+    let ticket = places_only(&bob.ticket().unwrap());
+    assert_eq!(ticket.brokers().len(), 2);
+    one.kill();
+    let ann = Node::builder().start().await.unwrap();
+    let peer = soon("the connection", ann.peer(&ticket)).await.unwrap();
+    says(&peer.open(Proto::Tcp, Default::default()).unwrap(), &bob).await;
+}

@@ -50,11 +50,13 @@ impl Table {
     /// Each peer once, with the addresses of all its announcements.
     pub(super) fn peers(&self) -> Vec<LanPeer> {
         let mut peers: BTreeMap<[u8; 32], LanPeer> = BTreeMap::new();
-        for found in self.found.values() {
-            let entry = peers.entry(*found.peer.as_bytes());
-            let known = entry.or_insert_with(|| LanPeer { peer: found.peer, addresses: Vec::new() });
-            for addr in &found.addresses {
-                if !known.addresses.contains(addr) && known.addresses.len() < 2 * ADDRESSES {
+        // The first address of each announcement, then the second: one that names many does not hide the others.
+        for round in 0..ADDRESSES {
+            for found in self.found.values() {
+                let entry = peers.entry(*found.peer.as_bytes());
+                let known = entry.or_insert_with(|| LanPeer { peer: found.peer, addresses: Vec::new() });
+                let addr = found.addresses.get(round).filter(|addr| !known.addresses.contains(addr));
+                if let Some(addr) = addr.filter(|_| known.addresses.len() < 2 * ADDRESSES) {
                     known.addresses.push(*addr);
                 }
             }

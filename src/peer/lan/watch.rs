@@ -47,7 +47,15 @@ struct Shared {
     /// Interfaces by name; all when there is none.
     interfaces: Arc<[String]>,
     daemon: Mutex<ServiceDaemon>,
-    announced: Mutex<Option<(PeerId, u16)>>,
+    announced: Mutex<Option<Announced>>,
+}
+
+/// What this end announces. The name is at random: who announces the same peer under another one takes nothing away from it.
+#[derive(Clone, Debug)]
+struct Announced {
+    name: String,
+    peer: PeerId,
+    port: u16,
 }
 
 /// Ends everything with the last handle.
@@ -77,8 +85,13 @@ impl Lan {
     /// # Errors
     /// [`LanError::Mdns`].
     pub fn announce(&self, peer: PeerId, port: u16) -> Result<(), LanError> {
-        *lock(&self.keep.shared.announced) = Some((peer, port));
-        announce(&lock(&self.keep.shared.daemon), peer, port)
+        let new = Announced { name: format!("{:016x}", rand::random::<u64>()), peer, port };
+        let old = lock(&self.keep.shared.announced).replace(new.clone());
+        let daemon = lock(&self.keep.shared.daemon);
+        if let Some(old) = old {
+            daemon.unregister(&old.full_name())?;
+        }
+        announce(&daemon, &new)
     }
 
     /// Who is there now, and each change of that.
@@ -96,9 +109,9 @@ impl fmt::Debug for Lan {
 impl Drop for Keep {
     fn drop(&mut self) {
         let daemon = lock(&self.shared.daemon);
-        if let Some((peer, _)) = *lock(&self.shared.announced) {
+        if let Some(announced) = &*lock(&self.shared.announced) {
             // The goodbye goes out before the end.
-            let _ = daemon.unregister(&format!("{peer}.{SERVICE}"));
+            let _ = daemon.unregister(&announced.full_name());
         }
         stop(&daemon);
         // The listener may have ended before.
@@ -129,11 +142,18 @@ fn begin(interfaces: &Arc<[String]>) -> Result<(ServiceDaemon, Events), LanError
     Ok((daemon, events))
 }
 
-fn announce(daemon: &ServiceDaemon, peer: PeerId, port: u16) -> Result<(), LanError> {
-    let name = peer.to_string();
-    let host = format!("natpipe-{}.local.", &name[..16]);
-    let mut service = ServiceInfo::new(SERVICE, &name, &host, "", port, &[(ID, &*name)][..])?.enable_addr_auto();
-    // The name is a key: nobody else has it, so nobody is asked.
+impl Announced {
+    fn full_name(&self) -> String {
+        format!("{}.{SERVICE}", self.name)
+    }
+}
+
+fn announce(daemon: &ServiceDaemon, announced: &Announced) -> Result<(), LanError> {
+    let Announced { name, peer, port } = announced;
+    let (host, id) = (format!("natpipe-{name}.local."), peer.to_string());
+    let service = ServiceInfo::new(SERVICE, name, &host, "", *port, &[(ID, &*id)][..])?;
+    let mut service = service.enable_addr_auto();
+    // The name is at random: nobody else has it, so nobody is asked.
     service.set_requires_probe(false);
     Ok(daemon.register(service)?)
 }
@@ -199,8 +219,8 @@ fn begin_anew(shared: &Shared) -> Option<Events> {
     let mut daemon = lock(&shared.daemon);
     stop(&daemon);
     let (fresh, events) = begin(&shared.interfaces).ok()?;
-    if let Some((peer, port)) = *lock(&shared.announced)
-        && let Err(error) = announce(&fresh, peer, port)
+    if let Some(announced) = &*lock(&shared.announced)
+        && let Err(error) = announce(&fresh, announced)
     {
         tracing::warn!(%error, "this peer is not announced any more");
     }

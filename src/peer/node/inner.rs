@@ -136,7 +136,7 @@ impl Inner {
         // One at a time: a second registration with our key would replace the first.
         let turn = self.lock().registering.entry(url.clone()).or_default().clone();
         let _turn = turn.lock().await;
-        if let Some(Meeting::Server(client)) = self.present(&Meet::Server(url.clone())) {
+        if let Some(Meeting::Server(client)) = self.present(&Meet::Server(url.clone()), true) {
             return Ok(client);
         }
         let builder = Client::builder(url, &self.me);
@@ -149,7 +149,7 @@ impl Inner {
     #[cfg(feature = "mqtt")]
     async fn brokers(&self, place: &Meet, open: bool) -> Result<Meeting, MeetError> {
         use crate::rendezvous::{MqttBuilder, MqttClient};
-        let found = self.present(place);
+        let found = self.present(place, open);
         let meeting = match (found, place) {
             (Some(meeting), _) => meeting,
             (None, Meet::Brokers(urls)) => {
@@ -177,9 +177,10 @@ impl Inner {
     }
 
     /// Where we are now, if who is wanted there can be met.
-    fn present(&self, place: &Meet) -> Option<Meeting> {
+    fn present(&self, place: &Meet, open: bool) -> Option<Meeting> {
         let state = self.lock();
-        state.meetings.iter().find(|meeting| meeting.lives() && meeting.is_at(place)).cloned()
+        let fits = |meeting: &&Meeting| meeting.lives() && meeting.is_at(place) && (!open || meeting.is_open());
+        state.meetings.iter().find(fits).cloned()
     }
 
     /// The servers where we are registered.

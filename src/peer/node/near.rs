@@ -18,7 +18,7 @@ use crate::peer::lan::{Lan, LanError};
 /// How long a peer is looked for: an answer takes a fraction of a second, and a lost question is asked again after one.
 const LOOK: Duration = Duration::from_secs(4);
 /// Addresses that are tried: forged announcements can make us knock at no more doors.
-const ADDRESSES: usize = 8;
+const ADDRESSES: usize = 16;
 
 /// What a node knows of its network, once it has looked.
 #[derive(Debug, Default)]

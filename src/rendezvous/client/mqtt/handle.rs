@@ -1,6 +1,7 @@
 //! Waits: a client of MQTT brokers.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -51,12 +52,20 @@ pub enum BrokerError {
 pub struct MqttClient {
     handle: Arc<Handle>,
     brokers: Arc<[BrokerUrl]>,
+    open: bool,
+    /// Whether a broker has been connected once.
+    was_up: Arc<AtomicBool>,
 }
 
 impl MqttClient {
     /// A client that is not yet connected.
     pub fn builder(identity: &Identity) -> MqttBuilder {
         MqttBuilder { identity: identity.clone(), brokers: Vec::new(), proxy: None, tls: None, open: true }
+    }
+
+    /// Whether others may begin conversations here.
+    pub fn is_open(&self) -> bool {
+        self.open
     }
 
     /// Where it is met.
@@ -72,11 +81,12 @@ impl MqttClient {
     /// Waits until one broker is connected.
     ///
     /// # Errors
-    /// [`BrokerError::Unreachable`] when each has refused, or after twelve seconds; the client goes on to try. Cancel safe.
+    /// [`BrokerError::Unreachable`] when each has refused and none was connected before, or after twelve seconds; the client goes on to try. Cancel safe.
     pub async fn ready(&self) -> Result<(), BrokerError> {
         let mut state = self.state();
         let settled = |state: &State| match state {
-            State::Connecting { why } => !why.is_empty(),
+            // What was there comes back.
+            State::Connecting { why } => !why.is_empty() && !self.was_up.load(Ordering::Relaxed),
             State::Connected | State::Closed { .. } => true,
         };
         let waited = timeout(READY, state.wait_for(settled)).await.map(|found| found.map(|state| state.clone()));
@@ -172,7 +182,8 @@ impl MqttBuilder {
         let carriage = Carriage::Brokers { open: self.open };
         let shared = Arc::new(Shared::new(self.identity.clone(), carriage, State::Connecting { why: "".into() }));
         shared.with(|desk, _| desk.up = true);
-        let standings = Standing::of(&self.brokers, &shared);
+        let was_up = Arc::default();
+        let standings = Standing::of(&self.brokers, &shared, &was_up);
         let (mut links, mut mouths) = (Nursery::new(&runtime), Vec::new());
         for (broker, standing) in self.brokers.iter().zip(standings) {
             let (give, letters) = mpsc::channel(LETTERS);
@@ -190,7 +201,8 @@ impl MqttBuilder {
                 links.next().await;
             }
         });
-        Ok(MqttClient { handle: Arc::new(Handle { shared }), brokers: self.brokers.into() })
+        let handle = Arc::new(Handle { shared });
+        Ok(MqttClient { handle, brokers: self.brokers.into(), open: self.open, was_up })
     }
 }
 
@@ -199,6 +211,7 @@ pub(super) struct Standing {
     all: Arc<Mutex<Vec<(BrokerUrl, Stands)>>>,
     at: usize,
     shared: Arc<Shared>,
+    was_up: Arc<AtomicBool>,
 }
 
 #[derive(Clone, Debug)]
@@ -209,13 +222,15 @@ enum Stands {
 }
 
 impl Standing {
-    fn of(brokers: &[BrokerUrl], shared: &Arc<Shared>) -> Vec<Self> {
+    fn of(brokers: &[BrokerUrl], shared: &Arc<Shared>, was_up: &Arc<AtomicBool>) -> Vec<Self> {
         let all = brokers.iter().map(|broker| (broker.clone(), Stands::Tried)).collect();
         let all = Arc::new(Mutex::new(all));
-        (0..brokers.len()).map(|at| Self { all: all.clone(), at, shared: shared.clone() }).collect()
+        let one = |at| Self { all: all.clone(), at, shared: shared.clone(), was_up: was_up.clone() };
+        (0..brokers.len()).map(one).collect()
     }
 
     pub(super) fn up(&self) {
+        self.was_up.store(true, Ordering::Relaxed);
         self.set(Stands::Up);
     }
 
