@@ -13,9 +13,11 @@ mod link;
 mod mqtt;
 mod proxy;
 mod relay;
+#[cfg_attr(not(feature = "mqtt"), allow(dead_code, reason = "only brokers lose what they carry"))]
 mod resend;
 mod signal;
 mod streams;
+#[cfg_attr(not(feature = "mqtt"), allow(dead_code, reason = "only brokers lose what they carry"))]
 mod talks;
 #[cfg(test)]
 mod tests;
