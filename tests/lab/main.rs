@@ -13,6 +13,7 @@ mod gateway;
 mod hosts;
 mod kinds;
 mod link;
+mod meeting;
 mod mobility;
 mod ordinary;
 mod peers;
