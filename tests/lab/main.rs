@@ -13,5 +13,10 @@ mod peers;
 mod prober;
 mod punch;
 mod report;
+#[cfg(feature = "cli")]
+#[path = "../peer/talk.rs"]
+mod talk;
+#[cfg(feature = "cli")]
+mod talks;
 
 natpipe::lab_tests!();

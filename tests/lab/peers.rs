@@ -14,8 +14,8 @@ const LIMIT: Duration = Duration::from_secs(40);
 
 /// A rendezvous server, and a second STUN server at another address.
 pub(super) struct Meeting {
-    url: natpipe::key::ServerUrl,
-    stun: SocketAddr,
+    pub(super) url: natpipe::key::ServerUrl,
+    pub(super) stun: SocketAddr,
     _server: rendezvous::Server,
     _second: stun::Server,
     _runtimes: [tokio::runtime::Runtime; 2],
