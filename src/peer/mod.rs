@@ -21,6 +21,8 @@ pub use event::{Event, StrategyState};
 pub use node::{Builder, ConnectError, Failures, Node, NodeError, Peer};
 pub use path::{PathInfo, PathKind};
 pub use session::Ended;
+#[doc(hidden)]
+pub use session::read_record;
 
 /// Bytes of the system's randomness.
 fn random<const N: usize>() -> Option<[u8; N]> {
