@@ -124,7 +124,7 @@ pub(crate) fn next_record(received: &mut BytesMut) -> Result<Option<Record>, Pro
 /// The next record's header and payload, for the fuzz target.
 ///
 /// # Errors
-/// As [`next_record`], as text.
+/// A kind that is not known, or a payload that is too long, as text.
 #[doc(hidden)]
 pub fn reread(received: &mut BytesMut) -> Result<Option<([u8; HEADER], Bytes)>, String> {
     let record = next_record(received).map_err(|error| error.to_string())?;
