@@ -21,5 +21,10 @@ mod portmap;
 mod prober;
 mod punch;
 mod report;
+#[cfg(feature = "cli")]
+#[path = "../peer/talk.rs"]
+mod talk;
+#[cfg(feature = "cli")]
+mod talks;
 
 natpipe::lab_tests!();
