@@ -19,7 +19,7 @@ fn everything_that_talks_goes_on_while_a_relayed_session_becomes_a_direct_one() 
     let internet = Internet::with_link(Link::steady(Duration::from_millis(10)), 3).unwrap();
     let meeting = meeting(&internet);
     let hosts = [internet.behind(Kind::Home).unwrap(), internet.behind(Kind::Home).unwrap()];
-    let builder = || Node::builder().via(meeting.url.clone()).stun(meeting.stun);
+    let builder = || Node::builder().via(meeting.url()).stun(meeting.stun);
     let (give, ticket) = std::sync::mpsc::channel::<Ticket>();
     let (done, over) = tokio::sync::oneshot::channel::<()>();
     std::thread::scope(|scope| {
