@@ -7,6 +7,7 @@ mod beside;
 mod duct;
 mod nginx;
 mod pool;
+mod punch;
 mod smart;
 mod stun;
 
