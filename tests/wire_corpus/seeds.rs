@@ -130,13 +130,13 @@ pub fn records() -> Seeds {
         ("greeting", stream(255, &[record(0, 0, &[1; 33]), record(1, 0, &number(1))])),
         (
             "channel",
-            stream(0, &[record(5, 1, &[0]), record(6, 1, b"bytes"), record(9, 1, &number(65536)), record(7, 1, b"")]),
+            stream(0, &[record(6, 1, &[0]), record(7, 1, b"bytes"), record(10, 1, &number(65536)), record(8, 1, b"")]),
         ),
-        ("every_kind", stream(3, &(0..11).map(|kind| record(kind, u32::from(kind), &[kind; 8])).collect::<Vec<_>>())),
-        ("longest", stream(255, &[record(6, 1, &vec![7; 1 << 16]), record(10, 0, b"")])),
-        ("too_long", stream(1, &[record(2, 0, &number(7)), vec![6, 1, 0, 1, 0, 0, 0, 1]])),
-        ("unknown", stream(1, &[record(3, 0, &number(7)), record(11, 0, b"")])),
-        ("cut", stream(1, &[record(6, 1, b"bytes"), vec![6, 0, 0, 9, 0, 0, 0, 1, 1]])),
+        ("every_kind", stream(3, &(0..12).map(|kind| record(kind, u32::from(kind), &[kind; 8])).collect::<Vec<_>>())),
+        ("longest", stream(255, &[record(7, 1, &vec![7; 1 << 16]), record(11, 0, b"")])),
+        ("too_long", stream(1, &[record(2, 0, &number(7)), vec![7, 1, 0, 1, 0, 0, 0, 1]])),
+        ("unknown", stream(1, &[record(3, 0, &number(7)), record(12, 0, b"")])),
+        ("cut", stream(1, &[record(7, 1, b"bytes"), vec![7, 0, 0, 9, 0, 0, 0, 1, 1]])),
     ]
 }
 
@@ -147,7 +147,7 @@ fn ticket() -> Ticket {
     Ticket::new(ann.peer_id())
         .with_server(url(Carrier::Natpipe, "example.org", 443))
         .with_server(url(Carrier::Wss, "example.net", 443).with_path("/meet?a=b").unwrap())
-        .with_broker("mqtts://broker.example:8883")
+        .with_broker("mqtts://broker.example:8883".parse().unwrap())
         .with_address(at("192.0.2.7:7000", true, true))
         .with_address(at("[2001:db8::7]:7000", false, true))
 }
