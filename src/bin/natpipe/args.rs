@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use natpipe::key::ServerUrl;
+use natpipe::key::Place;
 use natpipe::lab::{Kind, Setup};
 use natpipe::rendezvous::Proxy;
 use natpipe::smart::Identity;
@@ -63,8 +63,22 @@ pub enum Command {
     Listen(ListenArgs),
     /// Reach the peer that a ticket names, and connect it to standard input and output, or to --from.
     Connect(ConnectArgs),
+    /// List the peers that announce themselves on this network (`listen --lan`). Anybody can announce anything: who they are proves
+    /// itself when they are connected to.
+    Peers {
+        /// How many seconds to listen.
+        #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = seconds)]
+        wait: f64,
+        /// On this interface only (several may be given).
+        #[arg(long, value_name = "NAME")]
+        interface: Vec<String>,
+    },
     /// Be the server where peers meet: STUN, signalling and relay in one process.
     Serve(ServeArgs),
+    /// Punch one hole through the NATs of both ends, with no server in between, and connect it to standard input and output:
+    /// by two lines that people carry, or agreed over any stream. What goes through it is encrypted, and both ends prove their
+    /// keys.
+    Punch(PunchArgs),
     /// Join two pipes both ways, until both ends have ended.
     Link {
         /// One end.
@@ -388,9 +402,13 @@ pub struct ServeArgs {
 /// What `listen` and `connect` can both be told.
 #[derive(Debug, clap::Args)]
 pub struct PeerArgs {
-    /// A rendezvous server to meet at, as `natpipe serve` prints it (several may be given). A ticket brings its own.
+    /// Where to meet: a rendezvous server, as `natpipe serve` prints it, or an MQTT broker: mqtt://[USER:PASSWORD@]HOST[:PORT],
+    /// mqtts://…, ws://…/PATH, wss://…/PATH (several may be given). A ticket brings its own.
     #[arg(long, value_name = "URL")]
-    pub via: Vec<ServerUrl>,
+    pub via: Vec<Place>,
+    /// Whom the web's TLS trusts instead of this system's authorities: a file of certificates (PEM).
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// Who we are, made where there is none. Default: someone new each time.
     #[arg(long, value_name = "FILE")]
     pub identity: Option<PathBuf>,
@@ -409,7 +427,19 @@ pub struct PeerArgs {
     /// One more STUN server to ask (several may be given).
     #[arg(long, value_name = "HOST[:PORT]")]
     pub stun: Vec<ServerName>,
-    /// Go to rendezvous servers through this HTTP proxy: http://[USER:PASSWORD@]HOST:PORT.
+    /// Tell this network that we are here, and look there for the peer (mDNS): no server and no Internet is needed.
+    #[arg(long)]
+    pub lan: bool,
+    /// Use no public server of those that are used where none is named: as --no-public-mqtt and --no-public-stun.
+    #[arg(long)]
+    pub no_public: bool,
+    /// Do not be met at public MQTT brokers, which `listen` uses without --via.
+    #[arg(long)]
+    pub no_public_mqtt: bool,
+    /// Do not ask public STUN servers, which are asked without --stun where no rendezvous server answers.
+    #[arg(long)]
+    pub no_public_stun: bool,
+    /// Go to rendezvous servers and brokers through this HTTP proxy: http://[USER:PASSWORD@]HOST:PORT.
     #[arg(long, value_name = "URL")]
     pub proxy: Option<Proxy>,
     /// Meet at this TURN server where nothing straighter works (several may be given): turn:USER:PASSWORD@HOST[:PORT][?transport=udp|tcp],
@@ -452,6 +482,53 @@ pub struct ConnectArgs {
     pub peer: PeerArgs,
 }
 
+/// UDP or TCP.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum OverArg {
+    /// ICE, and QUIC over it.
+    Udp,
+    /// Simultaneous open, and TLS over it.
+    Tcp,
+}
+
+/// What `punch` can be told.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("how").required(true).args(["manual", "through"]))]
+pub struct PunchArgs {
+    /// Print a line for the other side, and read the other side's line as the first of standard input. What follows is data.
+    #[arg(long)]
+    pub manual: bool,
+    /// Agree with the other end over this stream instead: straight, or joined by someone who can reach both.
+    #[arg(long, value_name = "SPEC")]
+    pub through: Option<Spec>,
+    /// What the hole is for.
+    #[arg(long, default_value = "udp")]
+    pub proto: OverArg,
+    /// A STUN server to ask for our external address (several may be given; two of different addresses show what the NAT does),
+    /// instead of well-known public ones.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub stun: Vec<ServerName>,
+    /// Use this interface only (several may be given).
+    #[arg(long, value_name = "NAME")]
+    pub interface: Vec<String>,
+    /// Who we are, made where there is none. Default: someone new each time.
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+    /// The other end has to be this peer.
+    #[arg(long, value_name = "PEER")]
+    pub peer: Option<PeerId>,
+    /// Seconds to wait for the other end to begin.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300.0, value_parser = seconds)]
+    pub wait: f64,
+    /// Read the other side's line from the terminal, so that all of standard input is data.
+    #[arg(long, requires = "manual")]
+    pub tty: bool,
+    /// Where both NATs choose ports at random out of all of them, try all the same: 280,000 packets in 40 seconds. Both ends
+    /// have to say so.
+    #[arg(long)]
+    pub all_out: bool,
+}
+
 /// What `lab` can be told.
 #[derive(Debug, clap::Args)]
 pub struct LabArgs {
@@ -464,6 +541,15 @@ pub struct LabArgs {
     /// Every pair of these kinds instead.
     #[arg(long)]
     pub matrix: bool,
+    /// Only punch holes for this, without a server that relays, and tell how often, how soon and with how many packets.
+    #[arg(long, value_name = "PROTO", conflicts_with = "mib")]
+    pub punch: Option<OverArg>,
+    /// With --punch: try where both NATs choose ports at random out of all of them.
+    #[arg(long, requires = "punch")]
+    pub all_out: bool,
+    /// Instead, simulate every pair of the 35 NATs of seed 002's system in memory, --runs times each, and show the theory beside it.
+    #[arg(long, conflicts_with_all = ["matrix", "punch", "a", "b"])]
+    pub simulate: bool,
     /// The kinds of the matrix. Default: fourteen.
     #[arg(long, value_name = "KIND", value_delimiter = ',', requires = "matrix")]
     pub kinds: Vec<Kind>,

@@ -8,22 +8,23 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use super::answer::{punched_path, relay_path};
 use super::doors::{endpoint_towards, knock};
 use super::inner::{Inner, tcp_path};
+use super::meeting::{Meet, Meeting};
 use super::relayed;
 use super::secure::{call_quic, call_stream};
 use crate::base::task::{self, Nursery};
-use crate::key::{PeerId, Ticket};
+use crate::key::{PeerId, ServerUrl, Ticket};
 use crate::nat::Proto;
 use crate::peer::greeting::{Greeting, Topic};
 use crate::peer::session::{Carrier, Keep, Role, SessionId, Shared};
 use crate::peer::{Event, PathInfo, PathKind, StrategyState, quic};
 use crate::punch::Hole;
-use crate::rendezvous::{Client, Signal};
+use crate::rendezvous::Signal;
 
 /// Punching TCP begins this much after UDP, so that both do not take the same ports of a NAT that counts.
 const TCP_LATER: Duration = Duration::from_millis(100);
@@ -34,6 +35,12 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// How long the peer has to connect back: it tries for four seconds.
 const BACK: Duration = Duration::from_secs(6);
+
+/// After this long without a path that is well, a lost one is looked for anew, and then after twice as long.
+const FRUITLESS: Duration = Duration::from_millis(1500);
+
+/// How long a rendezvous server that was lost is waited for.
+const RECONNECT: Duration = Duration::from_secs(2);
 
 /// How long one strategy may take.
 const STRATEGY: Duration = Duration::from_secs(25);
@@ -151,6 +158,10 @@ impl Race {
         }
     }
 
+    fn good_path(&self) -> Option<PathInfo> {
+        self.session.upgrade()?.good_path()
+    }
+
     fn tell(&self, event: Event) {
         // Nobody has to listen.
         let _ = self.events.send(event);
@@ -158,19 +169,28 @@ impl Race {
 
     async fn races(&self, first: oneshot::Sender<Failures>) {
         let mut first = Some(first);
+        let Some(mut changes) = self.node.upgrade().map(|node| node.changes.subscribe()) else { return };
+        let mut limit = FRUITLESS;
         loop {
             let Some(node) = self.node.upgrade() else { return std::future::pending().await };
             if self.session.upgrade().is_none_or(|session| session.is_ending()) {
                 return std::future::pending().await;
             }
-            let (failures, lost) = self.run(&node).await;
+            first = first.filter(|_| self.session.upgrade().is_some_and(|session| !session.had_a_path()));
+            let failures = tokio::select! {
+                failures = self.run(&node, first.is_none()) => failures,
+                // What was begun on the network that was is of no use.
+                Ok(()) = changes.changed() => continue,
+                () = self.is_lost() => continue,
+                () = self.is_fruitless(limit), if first.is_none() => {
+                    limit = (limit * 2).min(STRATEGY);
+                    continue;
+                }
+            };
+            limit = FRUITLESS;
             drop(node);
-            if lost {
-                // There was a path: the caller has been told.
-                first = None;
-            }
             let Some(session) = self.session.upgrade() else { return };
-            let (path, mut paths) = (session.path(), session.paths());
+            let path = session.path();
             drop(session);
             if path.is_none()
                 && let Some(first) = first.take()
@@ -183,45 +203,66 @@ impl Race {
             if self.session.upgrade().is_none_or(|session| session.is_ending()) {
                 return std::future::pending().await;
             }
-            match path.map(|path| path.kind) {
-                None if lost => {}
-                None => sleep(AGAIN).await,
-                Some(PathKind::Relay) => {
-                    let lost = paths.wait_for(Option::is_none);
-                    // Either is a reason to look again.
-                    let _ = timeout(UPGRADE, lost).await.map(drop);
-                }
-                Some(_) => {
-                    let _ = paths.wait_for(Option::is_none).await.map(drop);
-                }
+            self.until_worth_another(&mut changes).await;
+        }
+    }
+
+    /// Until there was a path, and it is gone.
+    async fn is_lost(&self) {
+        let Some(mut paths) = self.session.upgrade().map(|session| session.paths()) else { return };
+        for is_due in [Option::is_some, Option::is_none] {
+            if paths.wait_for(is_due).await.is_err() {
+                return;
             }
         }
     }
 
-    /// All strategies once; returns when a path was found that none can better, all have come to something, or the path that was
-    /// found is lost, which is true then.
-    async fn run(&self, node: &Arc<Inner>) -> (Failures, bool) {
+    /// Until after some time there is no path that is well: the other end may not have heard us.
+    async fn is_fruitless(&self, limit: Duration) {
+        sleep(limit).await;
+        while self.good_path().is_some() {
+            sleep(limit).await;
+        }
+    }
+
+    /// Until there is reason to look for ways again: none is left or the one in use falls silent, the network has changed, or
+    /// only a relay was found and some time has passed.
+    async fn until_worth_another(&self, changes: &mut watch::Receiver<u64>) {
+        let Some(session) = self.session.upgrade() else { return };
+        let (path, ailing, mut paths) = (session.good_path(), session.ailing.clone(), session.paths());
+        drop(session);
+        let relayed = path.as_ref().is_some_and(|path| path.kind == PathKind::Relay);
+        let limit = match path {
+            None => AGAIN,
+            Some(_) if relayed => UPGRADE,
+            Some(_) => Duration::MAX,
+        };
+        let lost = paths.wait_for(|path| path.as_ref().is_none_or(|path| path.kind == PathKind::Relay && !relayed));
+        tokio::select! {
+            () = sleep(limit) => return,
+            // Without any path the limit is enough.
+            Ok(_) = lost, if limit != AGAIN => {}
+            () = ailing.notified() => {}
+            Ok(()) = changes.changed() => {}
+        }
+        if let Some(node) = self.node.upgrade() {
+            node.check_meetings();
+        }
+    }
+
+    /// All strategies once; returns when a path was found that none can better, or all have come to something.
+    async fn run(&self, node: &Arc<Inner>, again: bool) -> Failures {
         let mut running: Nursery<(PathKind, Found)> = Nursery::new(&Handle::current());
         let (mut failures, mut waiting) = (Failures::default(), 0);
         let (more, mut to_begin) = mpsc::channel(8);
-        let known = self.session.upgrade().map(|session| (session.id, session.paths()));
-        let Some((id, mut paths)) = known else { return (failures, false) };
+        let Some(id) = self.session.upgrade().map(|session| session.id) else { return failures };
         if node.ways.direct {
             waiting += self.begin_direct(node, id, &mut running);
         }
-        let mut meeting = std::pin::pin!(self.meet(node, id, more));
-        let mut lost = std::pin::pin!(async {
-            let had = paths.wait_for(Option::is_some).await.map(drop);
-            had.and(paths.wait_for(Option::is_none).await.map(drop)).is_ok()
-        });
-        let (mut met, mut open, mut over) = (false, true, false);
+        let mut meeting = std::pin::pin!(self.look(node, id, again, more));
+        let (mut met, mut open) = (false, true);
         loop {
             tokio::select! {
-                // Those that still run were begun for a network that may be another one now.
-                is_lost = &mut lost, if !met || open || waiting > 0 => {
-                    over = is_lost;
-                    break;
-                }
                 kept = &mut meeting, if !met => {
                     met = true;
                     failures.0.extend(kept);
@@ -235,8 +276,7 @@ impl Race {
                 },
                 Some((kind, found)) = running.next(), if waiting > 0 => {
                     waiting -= 1;
-                    self.found(kind, found, &mut failures);
-                    if self.session.upgrade().and_then(|session| session.path()).is_some_and(|path| is_best(&path)) {
+                    if self.found(kind, found, &mut failures) {
                         break;
                     }
                 }
@@ -247,7 +287,7 @@ impl Race {
             }
         }
         node.await_no_more(id);
-        (failures, over)
+        failures
     }
 
     fn begin(&self, running: &mut Nursery<(PathKind, Found)>, kind: PathKind, strategy: Strategy) {
@@ -258,20 +298,21 @@ impl Race {
         });
     }
 
-    /// A path is used when it is the first, or better than the one in use.
-    fn found(&self, kind: PathKind, found: Found, failures: &mut Failures) {
+    /// A path is used when it is the first, or better than the one in use; true when none that is still looked for can be
+    /// better.
+    fn found(&self, kind: PathKind, found: Found, failures: &mut Failures) -> bool {
         match found {
             Ok((carrier, info)) => {
                 self.tell(Event::Strategy { kind, state: StrategyState::Won });
-                if let Some(session) = self.session.upgrade()
-                    && session.would_gain(&info)
-                {
-                    session.attach(carrier, info);
-                }
+                let best = is_best(&info);
+                let session = self.session.upgrade();
+                let used = session.is_some_and(|session| session.would_gain(&info) && session.attach(carrier, info));
+                used && best
             }
             Err(why) => {
                 self.tell(Event::Strategy { kind, state: StrategyState::Failed { why: why.clone() } });
                 failures.0.push((kind, why));
+                false
             }
         }
     }
@@ -285,55 +326,92 @@ impl Race {
         let (peer, greeting) = (self.ticket.peer(), self.greeting(PathKind::Direct, id));
         let mut begun = 0;
         for address in self.ticket.addresses() {
-            if address.tcp {
-                let (node, greeting, to) = (node.clone(), greeting.clone(), address.addr);
-                let strategy = Box::pin(async move { direct_tcp(&node, peer, to, &greeting).await.map_err(said) });
-                self.begin(running, PathKind::Direct, strategy);
-                begun += 1;
-            }
-            if address.udp {
-                let (node, greeting, to) = (node.clone(), greeting.clone(), address.addr);
-                let strategy = Box::pin(async move { direct_quic(&node, peer, to, &greeting).await.map_err(said) });
-                self.begin(running, PathKind::Direct, strategy);
-                begun += 1;
+            for (proto, wanted) in [(Proto::Tcp, address.tcp), (Proto::Udp, address.udp)] {
+                if wanted {
+                    self.begin(running, PathKind::Direct, direct(node, peer, address.addr, proto, &greeting));
+                    begun += 1;
+                }
             }
         }
         begun
     }
 
-    /// Meets the peer at each server of the ticket, and begins there what needs a conversation. What stays here are the
-    /// conversations, as long as the strategies need them.
+    /// Looks for the peer on this network and at the places of its ticket.
+    async fn look(
+        &self,
+        node: &Arc<Inner>,
+        id: SessionId,
+        again: bool,
+        more: mpsc::Sender<(PathKind, Strategy)>,
+    ) -> Vec<(PathKind, String)> {
+        #[cfg(feature = "lan")]
+        let near = super::near::seek(node, &self.ticket, self.greeting(PathKind::Direct, id), more.clone());
+        #[cfg(not(feature = "lan"))]
+        let near = async { Vec::new() };
+        let (mut failures, unmet) = tokio::join!(near, self.meet(node, id, again, more));
+        failures.extend(unmet);
+        failures
+    }
+
+    /// Looks for the peer at all places of the ticket at once, and begins where it answers first what needs a conversation; a relay
+    /// where there is one. What stays here are the conversations, as long as the strategies need them.
     async fn meet(
         &self,
         node: &Arc<Inner>,
         id: SessionId,
+        again: bool,
         more: mpsc::Sender<(PathKind, Strategy)>,
     ) -> Vec<(PathKind, String)> {
         let mut failures = Vec::new();
-        for server in self.ticket.servers() {
-            let met = match node.client(server).await {
-                Ok(client) => self.meet_at(node, &client, id, &more).await,
-                Err(error) => Err(error.to_string()),
+        let places = Meet::places(&self.ticket);
+        // With a choice, the peer has to show where it is; else there is nothing to wait for.
+        let choice = places.len() > 1;
+        let mut asking = Nursery::new(&Handle::current());
+        for place in places {
+            let (node, peer) = (node.clone(), self.ticket.peer());
+            asking.begin(async move { (place.to_string(), ask(&node, &place, peer, choice, again).await) });
+        }
+        let mut begun = false;
+        while !asking.is_empty() {
+            let Some((place, met)) = asking.next().await else { continue };
+            let at = match met {
+                Ok((meeting, signal)) => {
+                    self.meet_at(node, &meeting, signal, id, &more, !begun).await.map(|()| meeting)
+                }
+                Err(why) => Err(why),
             };
-            match met {
-                Ok(()) => return failures,
-                Err(why) => failures.push((PathKind::Relay, format!("{}: {why}", server.authority()))),
+            match at {
+                Ok(meeting) if meeting.relays() || !node.ways.relay => return failures,
+                Ok(_) => begun = true,
+                Err(why) => failures.push((PathKind::Relay, format!("{place}: {why}"))),
             }
+        }
+        if begun && node.turn.is_empty() {
+            let why = "the peer was met at brokers, which relay nothing; a rendezvous server (--via natpipe://…) would";
+            failures.push((PathKind::Relay, why.to_owned()));
         }
         failures
     }
 
+    /// Begins what needs a conversation; only the relay, when the rest has begun elsewhere.
     async fn meet_at(
         &self,
         node: &Arc<Inner>,
-        client: &Client,
+        meeting: &Meeting,
+        signal: Signal,
         id: SessionId,
         more: &mpsc::Sender<(PathKind, Strategy)>,
+        first: bool,
     ) -> Result<(), String> {
         let peer = self.ticket.peer();
-        let kind = if node.ways.relay { PathKind::Relay } else { PathKind::Reverse };
+        let relayed = node.ways.relay && self.good_path().is_none();
+        let relays = relayed && meeting.relays();
+        if !first && !relays {
+            return Ok(());
+        }
+        let kind = if relays { PathKind::Relay } else { PathKind::Reverse };
         let greeting = self.greeting(kind, id);
-        let doors = node.doors.as_ref().filter(|_| node.ways.direct);
+        let doors = node.doors.as_ref().filter(|_| node.ways.direct && first);
         let addresses: Vec<SocketAddr> = doors
             .map(|doors| doors.addresses(|i| node.wants(i)))
             .unwrap_or_default()
@@ -341,7 +419,6 @@ impl Race {
             .filter(|a| a.tcp)
             .map(|a| a.addr)
             .collect();
-        let signal = client.signal(peer).map_err(said)?;
         let topic = Topic::Meet { greeting: greeting.clone(), addresses: addresses.clone() };
         signal.send(topic.to_bytes()).await.map_err(said)?;
         let send = |kind, strategy: Strategy| async move {
@@ -352,19 +429,22 @@ impl Race {
             let (node, greeting, mut back) = (node.clone(), self.greeting(PathKind::Reverse, id), node.await_back(id));
             send(PathKind::Reverse, Box::pin(async move { reverse(&node, peer, &mut back, &greeting).await })).await;
         }
-        if node.ways.relay {
+        if relayed && first {
+            self.meet_at_turn(node, meeting, id, more).await?;
+        }
+        if relays {
             let caller = node.clone();
             let strategy: Strategy = Box::pin(async move { relay(&caller, peer, signal, &greeting).await });
             send(PathKind::Relay, strategy).await;
-            self.meet_at_turn(node, client, id, more).await?;
         }
-        if node.ways.direct {
+        if node.ways.direct && first {
+            let servers = self.ticket.servers().to_vec();
             for proto in [Proto::Udp, Proto::Tcp] {
                 let kind = if proto == Proto::Udp { PathKind::UdpPunch } else { PathKind::TcpPunch };
-                let signal = client.signal(peer).map_err(said)?;
-                let (node, client, greeting) = (node.clone(), client.clone(), self.greeting(kind, id));
+                let signal = meeting.signal(peer).map_err(said)?;
+                let (node, servers, greeting) = (node.clone(), servers.clone(), self.greeting(kind, id));
                 let strategy: Strategy =
-                    Box::pin(async move { punch(&node, &client, peer, signal, proto, &greeting).await });
+                    Box::pin(async move { punch(&node, &servers, peer, signal, proto, &greeting).await });
                 send(kind, strategy).await;
             }
         }
@@ -373,17 +453,17 @@ impl Race {
 }
 
 impl Race {
-    /// At a TURN server of either end, which the rendezvous server has nothing to do with.
+    /// At a TURN server of either end, which the place to meet has nothing to do with.
     async fn meet_at_turn(
         &self,
         node: &Arc<Inner>,
-        client: &Client,
+        meeting: &Meeting,
         id: SessionId,
         more: &mpsc::Sender<(PathKind, Strategy)>,
     ) -> Result<(), String> {
         let peer = self.ticket.peer();
-        let mut signal = client.signal(peer).map_err(said)?;
-        let (node, via, greeting) = (node.clone(), [client.url().clone()], self.greeting(PathKind::Relay, id));
+        let mut signal = meeting.signal(peer).map_err(said)?;
+        let (node, via, greeting) = (node.clone(), self.ticket.servers().to_vec(), self.greeting(PathKind::Relay, id));
         let strategy: Strategy =
             Box::pin(async move { relayed::call(&node, &via, peer, &mut signal, &greeting).await });
         // The race is over when nobody takes it.
@@ -392,7 +472,7 @@ impl Race {
     }
 }
 
-type Strategy = std::pin::Pin<Box<dyn Future<Output = Found> + Send>>;
+pub(super) type Strategy = std::pin::Pin<Box<dyn Future<Output = Found> + Send>>;
 
 fn said(error: impl fmt::Display) -> String {
     error.to_string()
@@ -401,6 +481,33 @@ fn said(error: impl fmt::Display) -> String {
 /// Nothing that is still running can better it.
 fn is_best(path: &PathInfo) -> bool {
     path.kind != PathKind::Relay && path.proto == Proto::Tcp
+}
+
+/// Begins to talk with the peer at a place; with a choice of places, waits until it has shown that it is there.
+async fn ask(node: &Inner, place: &Meet, peer: PeerId, choice: bool, again: bool) -> Result<(Meeting, Signal), String> {
+    let meeting = node.meeting(place, false).await.map_err(said)?;
+    meeting.ready().await.map_err(said)?;
+    // A server that was lost without a word would lose ours.
+    if again && timeout(RECONNECT, meeting.checked()).await.is_err() {
+        tracing::debug!(%place, "not connected");
+    }
+    let signal = meeting.signal(peer).map_err(said)?;
+    if choice {
+        let live = timeout(STRATEGY, signal.live()).await;
+        live.map_err(|_| format!("the peer did not answer in {STRATEGY:?}"))?.map_err(said)?;
+    }
+    Ok((meeting, signal))
+}
+
+/// Straight to an address.
+pub(super) fn direct(node: &Arc<Inner>, peer: PeerId, to: SocketAddr, proto: Proto, greeting: &Greeting) -> Strategy {
+    let (node, greeting) = (node.clone(), greeting.clone());
+    Box::pin(async move {
+        match proto {
+            Proto::Tcp => direct_tcp(&node, peer, to, &greeting).await.map_err(said),
+            Proto::Udp => direct_quic(&node, peer, to, &greeting).await.map_err(said),
+        }
+    })
 }
 
 async fn direct_tcp(
@@ -465,7 +572,7 @@ async fn ends(signal: &Signal) -> String {
 
 async fn punch(
     node: &Inner,
-    client: &Client,
+    servers: &[ServerUrl],
     peer: PeerId,
     mut signal: Signal,
     proto: Proto,
@@ -476,7 +583,7 @@ async fn punch(
         sleep(TCP_LATER).await;
     }
     signal.send(Topic::Punch { session: greeting.session, tcp }.to_bytes()).await.map_err(said)?;
-    let puncher = node.puncher(std::slice::from_ref(client.url())).await;
+    let puncher = node.puncher(servers).await;
     let punched = puncher.punch(proto, &mut signal).await.map_err(said)?;
     let info = punched_path(proto, punched.local, punched.peer);
     let carrier = match punched.hole {

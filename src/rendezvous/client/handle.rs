@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Instant;
@@ -14,9 +15,10 @@ use super::dial::{ConnectError, Dialer, Way};
 use super::link;
 use super::proxy::Proxy;
 use super::signal::{Signal, SignalError};
+use super::talks::Carriage;
 use crate::base::task;
 use crate::key::{Identity, PeerId, ServerUrl};
-use crate::net::Route;
+use crate::net::{Interface, Route};
 use crate::pipe::tls::TlsClient;
 
 /// How a client and its server stand.
@@ -71,23 +73,33 @@ impl Client {
         self.handle.shared.state.subscribe()
     }
 
+    /// Looks whether the connection still stands, now and not only with the next ping: after a change of the network for
+    /// example. One whose own address is gone, or that does not answer within a second, is made again; one that waits to be
+    /// made again waits no longer.
+    pub fn check(&self) {
+        let here = Interface::list().unwrap_or_default();
+        self.handle.shared.with(|desk, _| {
+            let is_here =
+                |ip: IpAddr| here.is_empty() || here.iter().any(|i| i.addrs().iter().any(|addr| addr.ip == ip));
+            desk.moved = desk.local.is_some_and(|ip| !ip.is_loopback() && !is_here(ip));
+        });
+        self.handle.shared.check.notify_one();
+    }
+
+    /// The same; returns when the server has answered, or the connection was made again. Cancel safe.
+    pub async fn checked(&self) {
+        let mut proofs = self.handle.shared.proofs.subscribe();
+        self.check();
+        // The sender is in what is held here.
+        let _ = proofs.changed().await;
+    }
+
     /// Begins a conversation with a peer. Nothing is waited for: what is sent follows at once.
     ///
     /// # Errors
     /// [`SignalError`]; that the peer is not there comes with the signal's `recv`.
     pub fn signal(&self, peer: PeerId) -> Result<Signal, SignalError> {
-        let id = self.handle.shared.with(|desk, _| {
-            if !desk.up || desk.closing {
-                return Err(SignalError::NotConnected);
-            }
-            if desk.is_overfull() {
-                return Err(SignalError::Busy);
-            }
-            let (id, frame) = desk.talks.begin(peer)?;
-            desk.out.push_back(frame);
-            Ok(id)
-        })?;
-        Ok(Signal::new(self.handle.clone(), id, peer))
+        self.handle.signal(peer)
     }
 
     /// The next conversation that another peer has begun. At most 256 wait, 8 of them of one peer; more are not heard. While
@@ -96,21 +108,7 @@ impl Client {
     /// # Errors
     /// [`SignalError::Ended`] when the client is closed. Cancel safe.
     pub async fn accept(&self) -> Result<Signal, SignalError> {
-        let accepted = poll_fn(|cx| {
-            self.handle.shared.with(|desk, _| match desk.talks.accept() {
-                Some((id, peer, told)) => {
-                    desk.out.extend(told);
-                    Poll::Ready(Ok((id, peer)))
-                }
-                None if desk.closing => Poll::Ready(Err(SignalError::Ended)),
-                None => {
-                    desk.talks.acceptors.wait(cx);
-                    Poll::Pending
-                }
-            })
-        });
-        let (id, peer) = accepted.await?;
-        Ok(Signal::new(self.handle.clone(), id, peer))
+        self.handle.accept().await
     }
 
     /// Takes the registration back: what was written is sent, conversations and relayed streams end. Returns when the
@@ -160,13 +158,8 @@ impl ClientBuilder {
         let url = self.way.url.clone();
         let dialer = Dialer::new(self.way, &self.identity)?;
         let line = dialer.dial().await?;
-        let shared = Arc::new(Shared {
-            desk: Mutex::new(Desk::new(self.identity, Instant::now())),
-            bell: Notify::new(),
-            state: watch::Sender::new(State::Connected),
-            closed: watch::Sender::new(false),
-        });
-        shared.with(|desk, _| desk.rise(line.window));
+        let shared = Arc::new(Shared::new(self.identity, Carriage::Server, State::Connected));
+        shared.with(|desk, _| desk.rise(line.window, line.local));
         task::drive(&runtime, link::run(shared.clone(), dialer, line));
         Ok(Client { handle: Arc::new(Handle { shared }), url })
     }
@@ -183,6 +176,43 @@ pub(super) struct Handle {
     pub(super) shared: Arc<Shared>,
 }
 
+impl Handle {
+    /// Begins a conversation.
+    pub(super) fn signal(self: &Arc<Self>, peer: PeerId) -> Result<Signal, SignalError> {
+        let id = self.shared.with(|desk, now| {
+            if !desk.up || desk.closing {
+                return Err(SignalError::NotConnected);
+            }
+            if desk.is_overfull() {
+                return Err(SignalError::Busy);
+            }
+            let (id, frame) = desk.talks.begin(now, peer)?;
+            desk.out.push_back(frame);
+            Ok(id)
+        })?;
+        Ok(Signal::new(self.clone(), id, peer))
+    }
+
+    /// The next one that another peer has begun.
+    pub(super) async fn accept(self: &Arc<Self>) -> Result<Signal, SignalError> {
+        let accepted = poll_fn(|cx| {
+            self.shared.with(|desk, now| match desk.talks.accept(now) {
+                Some((id, peer, told)) => {
+                    desk.out.extend(told);
+                    Poll::Ready(Ok((id, peer)))
+                }
+                None if desk.closing => Poll::Ready(Err(SignalError::Ended)),
+                None => {
+                    desk.talks.acceptors.wait(cx);
+                    Poll::Pending
+                }
+            })
+        });
+        let (id, peer) = accepted.await?;
+        Ok(Signal::new(self.clone(), id, peer))
+    }
+}
+
 impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.close();
@@ -194,11 +224,43 @@ pub(super) struct Shared {
     desk: Mutex<Desk>,
     /// Wakes the writer of the link.
     pub(super) bell: Notify,
+    /// Rung when the connection is doubted.
+    pub(super) check: Notify,
+    /// Counts the times that the server has shown itself.
+    pub(super) proofs: watch::Sender<u64>,
     state: watch::Sender<State>,
     closed: watch::Sender<bool>,
 }
 
 impl Shared {
+    pub(super) fn new(identity: Identity, carriage: Carriage, state: State) -> Self {
+        Self {
+            desk: Mutex::new(Desk::new(identity, carriage, Instant::now())),
+            bell: Notify::new(),
+            check: Notify::new(),
+            proofs: watch::Sender::new(0),
+            state: watch::Sender::new(state),
+            closed: watch::Sender::new(false),
+        }
+    }
+
+    #[cfg(feature = "mqtt")]
+    pub(super) fn state(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    /// For one of several that do not know of each other.
+    #[cfg(feature = "mqtt")]
+    pub(super) fn tell_unless_closed(&self, state: State) {
+        self.state.send_if_modified(|now| {
+            let changes = !matches!(now, State::Closed { .. }) && *now != state;
+            if changes {
+                *now = state;
+            }
+            changes
+        });
+    }
+
     fn lock(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -218,11 +280,16 @@ impl Shared {
         turn(&mut self.lock())
     }
 
+    /// The server has shown itself.
+    pub(super) fn prove(&self) {
+        self.proofs.send_modify(|proofs| *proofs += 1);
+    }
+
     pub(super) fn tell(&self, state: State) {
         self.state.send_replace(state);
     }
 
-    fn close(&self) {
+    pub(super) fn close(&self) {
         self.with(|desk, _| {
             desk.closing = true;
             desk.talks.acceptors.ring();
