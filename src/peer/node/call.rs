@@ -328,7 +328,8 @@ impl Race {
             }
         }
         if begun {
-            let why = "the peer was met at brokers, which relay nothing; a rendezvous server (--via natpipe://…) would";
+            let why =
+                "the places to meet are brokers, which relay nothing; a rendezvous server (--via natpipe://…) would";
             failures.push((PathKind::Relay, why.to_owned()));
         }
         failures
