@@ -9,9 +9,13 @@
 //! [`scope`](Scope), `happy` and `table` decide; `interface`, `socket` and `sys` touch the kernel,
 //! and `sys` is the only place in the crate with `unsafe`.
 
+#[cfg(feature = "peer")]
+mod changes;
 mod error;
 mod happy;
 mod interface;
+#[cfg(feature = "stun")]
+mod many;
 mod options;
 #[cfg(all(feature = "duct", unix))]
 pub(crate) mod private;
@@ -24,9 +28,13 @@ pub(crate) mod socket;
 pub(crate) mod sys;
 mod table;
 
+#[cfg(feature = "peer")]
+pub(crate) use changes::Changes;
 pub use error::{InterfaceError, ResolveError, RouteError, SocketError, SocketStep};
 pub(crate) use happy::Race;
 pub use interface::{Flags, Interface, InterfaceAddr, Mac};
+#[cfg(feature = "stun")]
+pub(crate) use many::receive_any;
 pub use options::{Keepalive, SocketOptions};
 pub use resolve::Resolver;
 pub use route::{External, Local, Route, RoutePool};

@@ -1,12 +1,15 @@
-//! Waits: what both ends say to each other before they punch: secrets, candidates, how far apart they are, and "go".
+//! Waits: what both ends say to each other before they punch: secrets, how far apart they are, and candidates.
+//!
+//! No end says "go". Each knows when it has sent its candidates, when the other's came, and how long a message takes, and so
+//! the instant at which both have everything: that is when both begin. No clock is compared.
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use is::IceCreds;
 use rand::Rng as _;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep_until, timeout};
 
 use super::gather::Gathered;
 use super::message::{Candidate, Message};
@@ -16,11 +19,15 @@ use super::{Channel, PunchError, SILENCE};
 /// Candidates that are older than this when the peer comes are found anew: a NAT may have forgotten them.
 const FRESH: Duration = Duration::from_secs(10);
 
+/// Between the instant at which both have everything and the beginning: what each sends first, which dies on its way, has to
+/// have passed its own NAT before anything of the other comes there, on a machine that is busy as well.
+const MARGIN: Duration = Duration::from_millis(30);
+
 /// A peer that asks how far away we are more often only wants to keep us waiting.
 const PINGS: u8 = 8;
 
 /// What both ends know when they begin.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Agreed {
     pub(super) controlling: bool,
     pub(super) tie: u64,
@@ -30,25 +37,30 @@ pub(super) struct Agreed {
     pub(super) candidates: Vec<Candidate>,
     /// Of the peer.
     pub(super) shape: Option<Shape>,
-    /// Over the channel, as the end that controls has measured it.
+    /// Over the channel.
     pub(super) round_trip: Duration,
 }
 
 /// Where a conversation stands.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Heard {
-    hello: Option<(u64, IceCreds)>,
+    tie: u64,
+    /// With the time when it came.
+    hello: Option<(u64, IceCreds, Instant)>,
+    /// When our greeting or our question was sent, while it is not answered.
     asked: Option<Instant>,
     round_trip: Option<Duration>,
-    offer: Option<(Vec<Candidate>, Option<Shape>)>,
-    /// Both ends' candidates are known.
-    ready: bool,
+    /// When we answered last.
+    answered: Option<Instant>,
+    /// When ours was sent.
+    offered: Option<Instant>,
+    /// With the time when it came.
+    offer: Option<(Vec<Candidate>, Option<Shape>, Instant)>,
     pings: u8,
-    go: bool,
 }
 
-/// Talks until both may begin: the end that controls waits half a round trip after it has said "go", so that both begin at one
-/// instant though no clock is compared. `ready` is called when both ends' candidates are known and "go" is not said yet.
+/// Talks until both may begin, and returns then. `ready` is called when both ends' candidates are known, which is
+/// before that.
 pub(super) async fn agree<G: Future<Output = Result<Gathered, PunchError>>>(
     channel: &mut impl Channel,
     patience: Duration,
@@ -58,56 +70,94 @@ pub(super) async fn agree<G: Future<Output = Result<Gathered, PunchError>>>(
     let (tie, ours) = (rand::rng().next_u64(), IceCreds::new());
     let hello = Message::Hello { tie, ufrag: ours.ufrag.clone(), password: ours.pass.clone() };
     say(channel, &hello, "greeting the peer").await?;
-    let mut heard = Heard::default();
+    let mut heard = Heard::new(tie, Instant::now());
     let mut gathering = pin!(gather());
-    let (mut gathered, mut offered): (Option<Gathered>, bool) = (None, false);
-    while !heard.go {
+    let (mut gathered, mut primed): (Option<Gathered>, bool) = (None, false);
+    loop {
+        if let Some(found) = gathered.as_ref().filter(|_| heard.hello.is_some() && heard.offered.is_none()) {
+            if found.at.elapsed() > FRESH {
+                gathered = None;
+                gathering.set(gather());
+            } else {
+                let offer = Message::Offer { candidates: found.offered(), shape: found.shape };
+                say(channel, &offer, "sending candidates").await?;
+                heard.offered = Some(Instant::now());
+            }
+        }
+        if let (Some(found), Some(_), Some((candidates, ..)), false) = (&gathered, heard.offered, &heard.offer, primed)
+        {
+            ready(found, candidates);
+            primed = true;
+        }
+        let begin = heard.begin();
         let (doing, limit) = heard.doing(patience, gathered.is_some());
         tokio::select! {
-            found = &mut gathering, if gathered.is_none() => gathered = Some(found?),
+            biased;
             message = hear(channel, doing, limit) => {
-                let message = message?;
-                if message == Message::Ping && heard.pings < PINGS {
-                    heard.pings += 1;
-                    say(channel, &Message::Pong, doing).await?;
-                } else if heard.take(message, tie, doing)? {
-                    heard.asked = Some(Instant::now());
-                    say(channel, &Message::Ping, doing).await?;
+                let message = match (message, begin) {
+                    // The channel has served its purpose.
+                    (Err(PunchError::Channel { .. }), Some(begin)) => {
+                        sleep_until(begin.into()).await;
+                        break;
+                    }
+                    (message, _) => message?,
+                };
+                match heard.take(message, doing, Instant::now())? {
+                    Some(Next::Answer) => say(channel, &Message::Pong, doing).await?,
+                    Some(Next::Ask) => {
+                        say(channel, &Message::Ping, doing).await?;
+                        heard.asked = Some(Instant::now());
+                    }
+                    None => {}
                 }
             }
-        }
-        if heard.hello.is_some() && !offered && gathered.as_ref().is_some_and(|found| found.at.elapsed() > FRESH) {
-            gathered = None;
-            gathering.set(gather());
-        }
-        let Some(found) = &gathered else { continue };
-        if heard.hello.is_some() && !offered {
-            let offer = Message::Offer { candidates: found.offered(), shape: found.shape };
-            say(channel, &offer, "sending candidates").await?;
-            offered = true;
-        }
-        if let (true, Some((candidates, _))) = (offered, &heard.offer) {
-            if !std::mem::replace(&mut heard.ready, true) {
-                ready(found, candidates);
-            }
-            if let (true, Some(round_trip)) = (heard.controls(tie), heard.round_trip) {
-                say(channel, &Message::Go { round_trip }, "saying go").await?;
-                sleep(round_trip / 2).await;
-                heard.go = true;
-            }
+            found = &mut gathering, if gathered.is_none() => gathered = Some(found?),
+            () = sleep_until(begin.unwrap_or_else(Instant::now).into()), if begin.is_some() => break,
         }
     }
-    let controlling = heard.controls(tie);
-    let (Some(gathered), Some((_, theirs)), Some((candidates, shape))) = (gathered, heard.hello, heard.offer) else {
-        return Err(PunchError::OutOfTurn("beginning"));
-    };
-    let round_trip = heard.round_trip.unwrap_or_default();
-    Ok((gathered, Agreed { controlling, tie, ours, theirs, candidates, shape, round_trip }))
+    let agreed = heard.agreed(ours);
+    gathered.zip(agreed).ok_or(PunchError::OutOfTurn("beginning"))
+}
+
+/// Answers the peer for as long as it is polled: it may still measure when we have begun.
+pub(super) async fn answer<T>(channel: &mut impl Channel) -> T {
+    for _ in 0..PINGS {
+        match channel.recv().await.map(|bytes| Message::decode(&bytes)) {
+            Ok(Ok(Message::Ping)) if channel.send(Message::Pong.encode()).await.is_ok() => {}
+            // It has served its purpose: that it ends now is no failure.
+            Err(_) => break,
+            _ => {}
+        }
+    }
+    pending().await
+}
+
+/// What is to be said at once.
+enum Next {
+    Answer,
+    Ask,
 }
 
 impl Heard {
-    fn controls(&self, tie: u64) -> bool {
-        self.hello.as_ref().is_some_and(|(theirs, _)| tie > *theirs)
+    fn new(tie: u64, greeted: Instant) -> Self {
+        Self {
+            tie,
+            hello: None,
+            asked: Some(greeted),
+            round_trip: None,
+            answered: None,
+            offered: None,
+            offer: None,
+            pings: 0,
+        }
+    }
+
+    /// When both ends have had everything for a moment: both candidates, and the length of a round trip.
+    fn begin(&self) -> Option<Instant> {
+        let one_way = self.round_trip? / 2;
+        let there = |sent: Instant| sent + one_way;
+        let known = [Some(there(self.offered?)), Some(self.offer.as_ref()?.2), self.answered.map(there)];
+        Some(known.into_iter().flatten().max()? + MARGIN)
     }
 
     /// What is waited for, and how long.
@@ -120,29 +170,43 @@ impl Heard {
         }
     }
 
-    /// Notes what the peer said, each thing once and in its turn. True when it is now to be asked how far away it is.
-    fn take(&mut self, message: Message, tie: u64, doing: &'static str) -> Result<bool, PunchError> {
-        let controls = self.controls(tie);
+    /// Notes what the peer said, each thing once and in its turn.
+    fn take(&mut self, message: Message, doing: &'static str, now: Instant) -> Result<Option<Next>, PunchError> {
         match message {
-            Message::Hello { tie: theirs, ufrag, password } if self.hello.is_none() && theirs != tie => {
-                self.hello = Some((theirs, IceCreds { ufrag, pass: password }));
-                return Ok(tie > theirs);
+            Message::Hello { tie, ufrag, password } if self.hello.is_none() && tie != self.tie => {
+                self.hello = Some((tie, IceCreds { ufrag, pass: password }, now));
+                self.answered = Some(now);
+                return Ok(Some(Next::Answer));
             }
-            Message::Pong if self.round_trip.is_none() => {
-                self.round_trip = self.asked.map(|asked| asked.elapsed());
-                if self.asked.is_none() {
+            Message::Ping if self.hello.is_some() && self.pings < PINGS => {
+                self.pings += 1;
+                self.answered = Some(now);
+                return Ok(Some(Next::Answer));
+            }
+            Message::Pong => {
+                let Some((asked, (.., greeted))) = self.asked.take().zip(self.hello.as_ref()) else {
                     return Err(PunchError::OutOfTurn(doing));
+                };
+                let took = now.saturating_duration_since(asked);
+                // A greeting that had to wait for the peer to start is answered together with the peer's own.
+                let waited = now.saturating_duration_since(*greeted) < took / 4;
+                if asked < *greeted && waited {
+                    return Ok(Some(Next::Ask));
                 }
+                self.round_trip = Some(took);
             }
             Message::Offer { candidates, shape } if self.hello.is_some() && self.offer.is_none() => {
-                self.offer = Some((candidates, shape));
-            }
-            Message::Go { round_trip } if !controls && self.offer.is_some() => {
-                (self.go, self.round_trip) = (true, Some(round_trip.min(SILENCE)));
+                self.offer = Some((candidates, shape, now));
             }
             _ => return Err(PunchError::OutOfTurn(doing)),
         }
-        Ok(false)
+        Ok(None)
+    }
+
+    fn agreed(self, ours: IceCreds) -> Option<Agreed> {
+        let ((theirs_tie, theirs, _), (candidates, shape, _)) = self.hello.zip(self.offer)?;
+        let (tie, round_trip) = (self.tie, self.round_trip?);
+        Some(Agreed { controlling: tie > theirs_tie, tie, ours, theirs, candidates, shape, round_trip })
     }
 }
 
@@ -157,4 +221,77 @@ async fn hear(channel: &mut impl Channel, doing: &'static str, limit: Duration) 
     let received = timeout(limit, channel.recv()).await.map_err(|_| PunchError::Silent { doing, limit })?;
     let bytes = received.map_err(|source| PunchError::Channel { doing, source })?;
     Ok(Message::decode(&bytes)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello(tie: u64) -> Message {
+        Message::Hello { tie, ufrag: "abcd".into(), password: "p".repeat(22) }
+    }
+
+    fn offer() -> Message {
+        Message::Offer { candidates: Vec::new(), shape: None }
+    }
+
+    /// Two ends at a distance, one of which starts later; how long each takes to find its addresses. When each begins.
+    fn begins(one_way: u64, later: u64, gathers: [u64; 2]) -> [u64; 2] {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let starts = [0, later];
+        let mut ends = [Heard::new(1, at(0)), Heard::new(2, at(later))];
+        // On the way: when it arrives, at whom, and what.
+        let mut way: Vec<(u64, usize, Message)> = vec![(one_way, 1, hello(1)), (later + one_way, 0, hello(2))];
+        let mut begun = [None; 2];
+        for now in 0..60_000 {
+            for end in [0, 1] {
+                if now < starts[end] {
+                    continue;
+                }
+                let (due, rest) = way.into_iter().partition(|(due, to, _)| *due <= now && *to == end);
+                way = rest;
+                let due: Vec<(u64, usize, Message)> = due;
+                for (_, _, message) in due {
+                    let reply = match ends[end].take(message, "testing", at(now)).unwrap() {
+                        Some(Next::Answer) => Message::Pong,
+                        Some(Next::Ask) => {
+                            ends[end].asked = Some(at(now));
+                            Message::Ping
+                        }
+                        None => continue,
+                    };
+                    way.push((now + one_way, 1 - end, reply));
+                }
+                if ends[end].hello.is_some() && ends[end].offered.is_none() && now >= starts[end] + gathers[end] {
+                    ends[end].offered = Some(at(now));
+                    way.push((now + one_way, 1 - end, offer()));
+                }
+                if begun[end].is_none() && ends[end].begin().is_some_and(|begin| begin <= at(now)) {
+                    begun[end] = Some(now);
+                }
+            }
+        }
+        begun.map(|begun| begun.expect("it begins"))
+    }
+
+    #[test]
+    fn both_begin_at_one_instant_when_they_start_together() {
+        for (one_way, gathers) in [(50, [100, 100]), (100, [100, 100]), (5, [300, 20]), (50, [10, 10])] {
+            let [a, b] = begins(one_way, 0, gathers);
+            assert!(a.abs_diff(b) <= 1, "{one_way} {gathers:?}: {a} and {b}");
+            let least = one_way + one_way.max(gathers[0]).max(gathers[1]) + MARGIN.as_millis() as u64;
+            assert!(a <= least + 1, "{one_way} {gathers:?}: {a} where {least} would do");
+        }
+    }
+
+    #[test]
+    fn neither_begins_before_the_other_has_its_candidates_whoever_is_late() {
+        for later in [1, 30, 49, 51, 80, 99, 101, 500, 5000] {
+            let [a, b] = begins(50, later, [100, 100]);
+            assert!(a.abs_diff(b) <= 50, "{later}: {a} and {b}");
+            assert!(a >= later + 150 && b >= later + 150, "{later}: {a} and {b}");
+            assert!(a.max(b) <= later + 4 * 50 + 31, "{later}: {a} and {b}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use rand::Rng as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use super::gather::{shared, udp_socket};
 use crate::net::{Family, Local, socket};
@@ -17,9 +17,16 @@ use crate::stun::{Event, Message, Proof, Query, Request, Timing, TransactionId, 
 /// How long servers are given: a candidate that comes later would hold up the others.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How much longer the other servers are given when one has answered: what they say only shows whether the NAT takes
-/// another port for each.
-const MORE: Duration = Duration::from_millis(150);
+/// A request is sent again after so long, and then after twice that: a lost one must not hold up the others.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// How much longer than the first one took four times over the other servers are given: what they say only shows whether the NAT
+/// takes another port for each, but without it a NAT that does would be taken for one that does not. It is enough for two lost
+/// packets.
+const MORE: Duration = Duration::from_millis(350);
+
+/// How often it is looked whether the first has answered.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The longest answer of a STUN server over TCP.
 const ROOM: usize = 2048;
@@ -45,18 +52,23 @@ async fn ask(socket: &UdpSocket, servers: &[SocketAddr]) -> Vec<Answered> {
         .wanted(servers.len());
     query.handle_timeout(Instant::now());
     let sockets = [(Family::of(server.ip()), socket)];
-    let (mut seen, until): (Vec<Answered>, Instant) = (Vec::new(), Instant::now() + PATIENCE);
+    let (mut seen, begun): (Vec<Answered>, Instant) = (Vec::new(), Instant::now());
+    let mut until = begun + PATIENCE;
     loop {
-        let before = seen.len();
-        let over = timeout(MORE, drive_from(&mut query, &sockets)).await.is_ok();
+        let look = until.min(Instant::now() + LOOK);
+        let over = timeout_at(look.into(), drive_from(&mut query, &sockets)).await.is_ok();
         while let Some(event) = query.poll_event() {
             match event {
-                Event::Answered(answer) => seen.push(((answer.asked, answer.mapped), answer.other)),
+                Event::Answered(answer) => {
+                    if seen.is_empty() {
+                        until = until.min(begun + begun.elapsed() * 4 + MORE);
+                    }
+                    seen.push(((answer.asked, answer.mapped), answer.other));
+                }
                 Event::Failed(error) => tracing::debug!(%error, "no external address"),
             }
         }
-        let waits = seen.is_empty() && Instant::now() < until;
-        if over || !(waits || seen.len() > before) {
+        if over || Instant::now() >= until {
             break;
         }
     }
@@ -66,7 +78,7 @@ async fn ask(socket: &UdpSocket, servers: &[SocketAddr]) -> Vec<Answered> {
 }
 
 fn timing() -> Timing {
-    Timing::default().rto(Duration::from_millis(250)).requests(4).last_wait(2)
+    Timing::default().rto(AGAIN).requests(5).last_wait(8)
 }
 
 fn random<const N: usize>() -> [u8; N] {

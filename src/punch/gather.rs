@@ -1,7 +1,7 @@
 //! Waits: our own candidates: sockets on random ports, what STUN servers see of them, and how the NAT assigns ports.
 
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Instant;
 
 use socket2::Socket;
@@ -27,6 +27,8 @@ pub(super) struct UdpBase {
     pub(super) socket: UdpSocket,
     pub(super) local: SocketAddr,
     pub(super) mapped: Option<SocketAddr>,
+    /// It has sent nowhere yet: what servers would see of it is foreseen, and is true for whoever it sends to first.
+    pub(super) fresh: bool,
 }
 
 /// A TCP port that is shared by a listener, many attempts and the connections to STUN servers, which hold its mapping.
@@ -146,47 +148,79 @@ async fn udp(route: &Route, servers: &[SocketAddr]) -> Result<(UdpBase, Seen), S
     let addr = registered(&local, socket.local_addr())?;
     let same = ask::udp(&socket, servers).await;
     let mapped = same.first().map(|(_, mapped)| *mapped);
-    let seen = match same.first() {
-        Some(&(server, SocketAddr::V4(mapped))) => {
-            let fresh = if moves(&same) { ask::fresh_udp(&local, server, SAMPLES) } else { Vec::new() };
-            seen(route, server, mapped, &same, ask::answers(fresh).await).await
-        }
-        _ => Seen::default(),
+    let Some(&(server, SocketAddr::V4(v4))) = same.first() else {
+        return Ok((UdpBase { socket, local: addr, mapped, fresh: false }, Seen::default()));
     };
-    Ok((UdpBase { socket, local: addr, mapped }, seen))
+    let fresh = if may_move(addr, &same) { ask::fresh_udp(&local, server, SAMPLES) } else { Vec::new() };
+    let fresh = ask::answers(fresh).await;
+    if let Some(by) = Assigned::fresh_by(&fresh) {
+        let socket = udp_socket(&local, None)?;
+        let addr = registered(&local, socket.local_addr())?;
+        if let Some(seen) = foreseen(addr, *v4.ip(), by) {
+            let mapped = seen.shape.map(|shape| shape.addr.into());
+            return Ok((UdpBase { socket, local: addr, mapped, fresh: true }, seen));
+        }
+    }
+    let seen = seen(route, server, (addr, v4), &same, fresh).await;
+    Ok((UdpBase { socket, local: addr, mapped, fresh: false }, seen))
+}
+
+/// What is known of a socket that has sent nowhere yet.
+fn foreseen(local: SocketAddr, ip: Ipv4Addr, by: i32) -> Option<Seen> {
+    let port = u16::try_from(i32::from(local.port()) + by).ok().filter(|port| *port != 0)?;
+    let addr = SocketAddrV4::new(ip, port);
+    tracing::debug!(%addr, by, "our NAT moves ports, and what it gives a fresh socket is foreseen");
+    Some(Seen { shape: Some(Shape { addr, ports: Assigned::Kept }), hops: None })
 }
 
 async fn tcp(route: &Route, servers: &[SocketAddr]) -> Result<(TcpBase, Seen), SocketError> {
     let wanted = route.local();
-    let held = socket::stream(&wanted, &shared())?;
-    let bound = held.local_addr().and_then(|addr| addr.as_socket().ok_or(io::ErrorKind::AddrNotAvailable.into()));
-    let local = Local { addr: registered(&wanted, bound)?, ..wanted.clone() };
+    let (held, local) = held(&wanted)?;
     let (streams, same) = ask::tcp(&local, servers).await;
     let mapped = same.first().map(|(_, mapped)| *mapped);
-    let seen = match same.first() {
-        Some(&(server, SocketAddr::V4(mapped))) => {
-            let fresh = if moves(&same) { ask::fresh_tcp(&wanted, server, SAMPLES).await } else { Vec::new() };
-            seen(route, server, mapped, &same, fresh).await
-        }
-        _ => Seen::default(),
+    let Some(&(server, SocketAddr::V4(v4))) = same.first() else {
+        return Ok((TcpBase { local, mapped, _held: held, _servers: streams }, Seen::default()));
     };
+    let moves = may_move(local.addr, &same);
+    let fresh = if moves { ask::fresh_tcp(&wanted, server, SAMPLES).await } else { Vec::new() };
+    if let Some(by) = Assigned::fresh_by(&fresh) {
+        let (held, local) = self::held(&wanted)?;
+        if let Some(seen) = foreseen(local.addr, *v4.ip(), by) {
+            let mapped = seen.shape.map(|shape| shape.addr.into());
+            return Ok((TcpBase { local, mapped, _held: held, _servers: streams }, seen));
+        }
+    }
+    let seen = seen(route, server, (local.addr, v4), &same, fresh).await;
     Ok((TcpBase { local, mapped, _held: held, _servers: streams }, seen))
 }
 
-/// Whether servers see different ports of one socket.
-fn moves(same: &[(SocketAddr, SocketAddr)]) -> bool {
-    same.windows(2).any(|pair| pair[0].1 != pair[1].1)
+/// A port that is ours as long as the socket lives.
+fn held(wanted: &Local) -> Result<(Socket, Local), SocketError> {
+    let held = socket::stream(wanted, &shared())?;
+    let bound = held.local_addr().and_then(|addr| addr.as_socket().ok_or(io::ErrorKind::AddrNotAvailable.into()));
+    let local = Local { addr: registered(wanted, bound)?, ..wanted.clone() };
+    Ok((held, local))
+}
+
+/// What servers, each named, have seen of one socket.
+type SameSocket = [(SocketAddr, SocketAddr)];
+
+fn ports(same: &SameSocket) -> Vec<u16> {
+    same.iter().map(|(_, mapped)| mapped.port()).collect()
+}
+
+fn may_move(local: SocketAddr, same: &SameSocket) -> bool {
+    Assigned::may_move(local.port(), &ports(same))
 }
 
 async fn seen(
     route: &Route,
     server: SocketAddr,
-    mapped: SocketAddrV4,
-    same: &[(SocketAddr, SocketAddr)],
+    (local, mapped): (SocketAddr, SocketAddrV4),
+    same: &SameSocket,
     fresh: Vec<(u16, u16)>,
 ) -> Seen {
-    let same: Vec<u16> = same.iter().map(|(_, mapped)| mapped.port()).collect();
-    let ports = Assigned::of(&same, &fresh);
+    let ports = Assigned::of(local.port(), &ports(same), &fresh);
     let hops = if ports.is_kept() { None } else { own_hops(route, server, PATIENCE / 8).await };
     tracing::debug!(%mapped, ?ports, ?hops, "what our NAT does");
     Seen { shape: Some(Shape { addr: mapped, ports }), hops }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use is::stun::{StunMessage, StunPacket};
 use is::{IceAgent, IceAgentEvent};
@@ -19,6 +19,9 @@ use crate::net::socket::send_now;
 use crate::pipe::transport::{Kind, Reader, Received, Transport};
 use crate::pipe::{Addr, NetConf, OpenError, Pipe, Proto, pipe_open};
 use crate::stun::is_stun;
+
+/// How long the peer may take to close the sockets that it does not use.
+const SETTLING: Duration = Duration::from_secs(3);
 
 impl Punched {
     /// The hole as a pipe like any other. The bytes in it are plain: what is above has to encrypt them.
@@ -52,6 +55,9 @@ pub struct UdpHole {
 struct Ice {
     agent: IceAgent,
     peer: SocketAddr,
+    /// Until then the end that controls hears nobody but the peer's nominated address: other sockets of the peer, which have hit
+    /// ours as well, are about to be closed.
+    settling: Option<Instant>,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -62,9 +68,16 @@ impl fmt::Debug for UdpHole {
 }
 
 impl UdpHole {
-    pub(super) fn new(socket: UdpSocket, local: SocketAddr, peer: SocketAddr, agent: IceAgent) -> Self {
-        let timer = Box::pin(sleep(std::time::Duration::ZERO));
-        Self { socket, local, ice: Mutex::new(Ice { agent, peer, timer }) }
+    pub(super) fn new(
+        socket: UdpSocket,
+        local: SocketAddr,
+        peer: SocketAddr,
+        agent: IceAgent,
+        controlling: bool,
+    ) -> Self {
+        let timer = Box::pin(sleep(Duration::ZERO));
+        let settling = controlling.then(|| Instant::now() + SETTLING);
+        Self { socket, local, ice: Mutex::new(Ice { agent, peer, settling, timer }) }
     }
 
     /// The peer's address, as nominated last.
@@ -112,8 +125,11 @@ impl UdpHole {
     /// A check, or the answer to one.
     fn hear(&self, ice: &mut Ice, source: SocketAddr, bytes: &[u8]) {
         let Ok(message) = StunMessage::parse(bytes) else { return };
+        let now = Instant::now();
+        if source != ice.peer && ice.settling.is_some_and(|until| now < until) {
+            return;
+        }
         if ice.agent.accepts_message(&message) {
-            let now = Instant::now();
             let packet = StunPacket { proto: is::Protocol::Udp, source, destination: self.local, message };
             ice.agent.handle_packet(now, packet);
             ice.agent.handle_timeout(now);

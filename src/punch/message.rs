@@ -1,7 +1,6 @@
 //! Decides: what peers say over the channel, as bytes; what a stranger may say is checked here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
-use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -14,7 +13,7 @@ pub(super) const MOST: usize = 4096;
 /// Candidates that are taken of a peer; more are an attempt to make us spray.
 pub(super) const CANDIDATES: usize = 16;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// Where a peer may be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,16 +33,39 @@ pub(super) enum CandidateKind {
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Message {
-    /// The first: the sender's secrets; `tie` decides who controls.
+    /// The first, to be answered at once with `Pong`: the sender's secrets; `tie` decides who controls.
     Hello { tie: u64, ufrag: String, password: String },
-    /// To be answered at once.
+    /// To be answered at once as well.
     Ping,
-    /// The answer.
+    /// The answer to either.
     Pong,
     /// Where the sender may be reached, and what its NAT does.
     Offer { candidates: Vec<Candidate>, shape: Option<Shape> },
-    /// Begin now: the sender begins half a round trip later, which it has measured.
-    Go { round_trip: Duration },
+}
+
+/// What one end tells the other where people carry it: its secrets and its candidates, with a length before each.
+pub(super) fn words(hello: &Message, offer: &Message) -> Bytes {
+    let mut out = BytesMut::new();
+    for message in [hello, offer] {
+        let bytes = message.encode();
+        out.put_u16(bytes.len() as u16);
+        out.put_slice(&bytes);
+    }
+    out.freeze()
+}
+
+/// Both messages, of one who is not ourselves.
+pub(super) fn read_words(bytes: &[u8]) -> Result<(Message, Message), MessageError> {
+    let mut input = Input(bytes);
+    let mut next = || {
+        let len = usize::from(u16::from_be_bytes(input.take()?));
+        let (message, rest) = input.0.split_at_checked(len).ok_or(MessageError)?;
+        input.0 = rest;
+        Message::decode(message)
+    };
+    let (hello, offer) = (next()?, next()?);
+    let right = matches!((&hello, &offer), (Message::Hello { .. }, Message::Offer { .. }));
+    if right && input.0.is_empty() { Ok((hello, offer)) } else { Err(MessageError) }
 }
 
 /// A message that is none.
@@ -72,10 +94,6 @@ impl Message {
                 candidates.iter().for_each(|candidate| candidate.encode(&mut out));
                 encode_shape(*shape, &mut out);
             }
-            Self::Go { round_trip } => {
-                out.put_u8(5);
-                out.put_u32(u32::try_from(round_trip.as_micros()).unwrap_or(u32::MAX));
-            }
         }
         out.freeze()
     }
@@ -93,7 +111,6 @@ impl Message {
             2 => Self::Ping,
             3 => Self::Pong,
             4 => Self::offer(&mut input)?,
-            5 => Self::Go { round_trip: Duration::from_micros(u32::from_be_bytes(input.take()?).into()) },
             _ => return Err(MessageError),
         };
         if input.0.is_empty() { Ok(message) } else { Err(MessageError) }
@@ -233,10 +250,6 @@ mod tests {
         Some(Shape { addr: "198.51.100.7:40001".parse().unwrap(), ports })
     }
 
-    fn go() -> Message {
-        Message::Go { round_trip: Duration::from_millis(70) }
-    }
-
     fn hello() -> Message {
         Message::Hello { tie: 7, ufrag: "abcd".into(), password: "p".repeat(22) }
     }
@@ -246,10 +259,19 @@ mod tests {
         let tcp = Candidate { proto: Proto::Tcp, kind: CandidateKind::ServerReflexive, ..candidate("[2001:db8::1]:5") };
         let offers = [None, shape(Assigned::Kept), shape(Assigned::Counted { last: 9, by: -3 })]
             .map(|shape| Message::Offer { candidates: vec![tcp], shape });
-        let others = [hello(), offer(vec![candidate("192.0.2.1:9"), tcp]), Message::Ping, Message::Pong, go()];
+        let others = [hello(), offer(vec![candidate("192.0.2.1:9"), tcp]), Message::Ping, Message::Pong];
         for message in offers.into_iter().chain(others) {
             assert_eq!(Message::decode(&message.encode()), Ok(message));
         }
+    }
+
+    #[test]
+    fn words_are_read_as_they_were_written_and_nothing_else_is() {
+        let whole = words(&hello(), &offer(vec![candidate("192.0.2.1:9")]));
+        assert_eq!(read_words(&whole), Ok((hello(), offer(vec![candidate("192.0.2.1:9")]))));
+        assert!((0..whole.len()).all(|len| read_words(&whole[..len]).is_err()));
+        assert_eq!(read_words(&[&whole[..], &[0]].concat()), Err(MessageError));
+        assert_eq!(read_words(&words(&hello(), &hello())), Err(MessageError));
     }
 
     #[test]

@@ -2,17 +2,19 @@
 //!
 //! ```text
 //! gather    sockets on routes ─► host candidates; STUN from the same sockets ─► server-reflexive ones, the NAT's shape
-//! agree     Channel ─► Hello, round trip, Offer both ways, Go: both begin at one instant
+//! agree     Channel ─► Hello, round trip, Offer both ways: both begin at one instant
+//! by_hand   the same without a channel: one line each way, which people carry, and both go on until both have begun
 //! plan      two shapes ─► what is done beside ordinary punching: open, spray, cross, or nothing
 //! udp       ICE (RFC 8445, the crate `is`): checks, peer-reflexive addresses, nomination ─► a socket and an address
 //! tcp       connects and accepts on one port, again 10 ms after each refusal ─► one connection, chosen by both
 //! ```
 //!
-//! `message`, `shape`, `plan` and `volley` decide; `channel`, `ask`, `gather`, `agree`, `udp`, `tcp` and `hole` (the pipe)
-//! wait.
+//! `message`, `shape`, `plan` and `volley` decide; `channel`, `ask`, `gather`, `agree`, `by_hand`, `udp`, `tcp` and `hole` (the
+//! pipe) wait.
 
 mod agree;
 mod ask;
+mod by_hand;
 mod channel;
 mod gather;
 mod hole;
@@ -25,8 +27,12 @@ mod tests;
 mod udp;
 mod volley;
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::Rng as _;
@@ -36,18 +42,24 @@ use tokio::time::timeout;
 use crate::nat::Proto;
 use crate::net::{Route, SocketError};
 use agree::Agreed;
+pub use by_hand::ByHand;
 pub use channel::{Channel, PipeChannel};
 use gather::Gathered;
 pub use hole::UdpHole;
 use message::Candidate;
 pub use message::MessageError;
 pub use plan::Plan;
+pub use shape::{Assigned, Shape};
+pub use volley::{Shot, Volley};
 
 /// How long a punch may take in all, unless said otherwise.
 const DEADLINE: Duration = Duration::from_secs(15);
 
 /// How long one takes where both NATs choose ports that can not be guessed.
 const HOPELESS: Duration = Duration::from_secs(3);
+
+/// How long the answer to the last packet is awaited.
+const ROUND_TRIP: Duration = Duration::from_secs(1);
 
 /// How long the peer's candidates are awaited, unless said otherwise: people start their two ends by hand.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -95,7 +107,7 @@ pub enum PunchError {
         proto: Proto,
     },
     /// Nothing came through within the limit. Another protocol or a relay may.
-    #[error("nothing came through over {proto} within {limit:?}: {tried} addresses of the peer were tried; {plan}")]
+    #[error("nothing came through over {proto} within {limit:?}: {tried} addresses of the peer were tried, {}; {plan}", packets(.proto, .attempts))]
     Closed {
         /// UDP or TCP.
         proto: Proto,
@@ -103,6 +115,8 @@ pub enum PunchError {
         limit: Duration,
         /// How many addresses.
         tried: usize,
+        /// Packets that were sent (UDP) or connections that were begun (TCP) towards them.
+        attempts: u32,
         /// What else was done.
         plan: Plan,
     },
@@ -135,13 +149,64 @@ pub struct Punched {
     pub controlling: bool,
     /// From the agreed instant to the hole.
     pub took: Duration,
-    /// The round trip over the channel, as the end that controls has measured it.
+    /// From the call to the hole, with finding our own addresses and agreeing.
+    pub total: Duration,
+    /// The round trip over the channel; zero where it was done by hand.
     pub round_trip: Duration,
     /// What was ready beside ordinary punching, and why.
     pub plan: Plan,
-    /// Packets or connections that were begun towards the peer's addresses.
+    /// Packets that were sent (UDP) or connections that were begun (TCP) towards the peer's addresses. STUN servers were sent a
+    /// few beside, and some thirty where the NAT takes another port for each destination.
     pub attempts: u32,
 }
+
+/// The story in a sentence.
+impl fmt::Display for Punched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let proto = if matches!(self.hole, Hole::Udp(_)) { Proto::Udp } else { Proto::Tcp };
+        write!(f, "{proto} from {} to {}", self.local, self.peer)?;
+        write!(
+            f,
+            ", {} ms after the start and {} ms after the instant",
+            self.total.as_millis(),
+            self.took.as_millis()
+        )?;
+        write!(f, ", {}; {}", packets(&proto, &self.attempts), self.plan)
+    }
+}
+
+fn packets(proto: &Proto, attempts: &u32) -> String {
+    let plural = if *attempts == 1 { "" } else { "s" };
+    match proto {
+        Proto::Udp => format!("{attempts} packet{plural} sent"),
+        Proto::Tcp => format!("{attempts} attempt{plural} to connect"),
+    }
+}
+
+/// What a dig is told, and counts.
+#[derive(Clone, Debug)]
+struct Effort {
+    attempts: Arc<AtomicU32>,
+    /// The other end may begin minutes later or earlier.
+    by_hand: bool,
+}
+
+impl Effort {
+    fn new(by_hand: bool) -> Self {
+        Self { attempts: Arc::default(), by_hand }
+    }
+
+    fn count(&self) {
+        self.attempts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn counted(&self) -> u32 {
+        self.attempts.load(Ordering::Relaxed)
+    }
+}
+
+/// What is dug: a hole, our end's address, and the peer's.
+type Dug = (Hole, SocketAddr, SocketAddr);
 
 /// What to punch with.
 #[derive(Clone, Debug)]
@@ -191,7 +256,8 @@ impl Puncher {
     }
 
     /// Where both NATs take random ports out of all of them, tries all the same over UDP: 140,000 packets from each end in
-    /// half a minute, and as many entries in the tables of both routers. Both ends have to want it. Default no.
+    /// forty seconds, each once with few hops and once with all, and as many entries in the tables of both routers. The limit is
+    /// lengthened to one and a half times that. Both ends have to want it. Default no.
     pub fn all_out(mut self, yes: bool) -> Self {
         self.all_out = yes;
         self
@@ -203,35 +269,60 @@ impl Puncher {
     /// # Errors
     /// [`PunchError`]. Dropping the future closes all sockets; the peer then ends by its own limit.
     pub async fn punch(&self, proto: Proto, channel: &mut impl Channel) -> Result<Punched, PunchError> {
+        let (begun, effort) = (Instant::now(), Effort::new(false));
         let gather = || gather::gather(proto, &self.routes, &self.servers);
         let ready = |gathered: &Gathered, candidates: &[Candidate]| {
             if proto == Proto::Udp {
-                udp::prime(gathered, candidates);
+                udp::prime(gathered, candidates, &effort);
             }
         };
-        let (gathered, mut agreed) = agree::agree(channel, self.patience, gather, ready).await?;
+        let (gathered, agreed) = agree::agree(channel, self.patience, gather, ready).await?;
+        let mut dug = pin!(self.dig(proto, gathered, agreed, &effort));
+        let punched = tokio::select! {
+            dug = &mut dug => dug,
+            never = agree::answer(channel) => never,
+        };
+        punched.map(|punched| Punched { total: begun.elapsed(), ..punched })
+    }
+
+    async fn dig(
+        &self,
+        proto: Proto,
+        gathered: Gathered,
+        mut agreed: Agreed,
+        effort: &Effort,
+    ) -> Result<Punched, PunchError> {
         agreed.candidates = common(proto, &gathered, agreed.candidates);
         if agreed.candidates.is_empty() {
             return Err(PunchError::NothingInCommon { proto });
         }
-        self.dig(proto, gathered, agreed).await
-    }
-
-    async fn dig(&self, proto: Proto, gathered: Gathered, agreed: Agreed) -> Result<Punched, PunchError> {
         let seed = rand::rng().next_u64();
         let plan = Plan::new(proto, gathered.shape, agreed.shape, self.all_out, seed);
         tracing::debug!(%plan, "beside ordinary punching");
         let (begun, controlling, tried) = (Instant::now(), agreed.controlling, agreed.candidates.len());
-        let round_trip = agreed.round_trip;
-        // A filter that lets more in than the ports say would have done so by then.
-        let limit = if matches!(plan, Plan::Hopeless { .. }) { self.limit.min(HOPELESS) } else { self.limit };
+        let (round_trip, limit) = (agreed.round_trip, self.limit_of(&plan, proto, effort));
         let dug = match proto {
-            Proto::Udp => timeout(limit, udp::dig(gathered, agreed, &plan)).await,
-            Proto::Tcp => timeout(limit, tcp::dig(gathered, agreed, &plan)).await,
+            Proto::Udp => timeout(limit, udp::dig(gathered, agreed, &plan, effort)).await,
+            Proto::Tcp => timeout(limit, tcp::dig(gathered, agreed, &plan, effort)).await,
         };
-        let Ok(dug) = dug else { return Err(PunchError::Closed { proto, limit, tried, plan }) };
-        let (hole, local, peer, attempts) = dug;
-        Ok(Punched { hole, local, peer, controlling, took: begun.elapsed(), round_trip, plan, attempts })
+        let attempts = effort.counted();
+        let Ok((hole, local, peer)) = dug else {
+            return Err(PunchError::Closed { proto, limit, tried, attempts, plan });
+        };
+        let took = begun.elapsed();
+        Ok(Punched { hole, local, peer, controlling, took, total: took, round_trip, plan, attempts })
+    }
+
+    fn limit_of(&self, plan: &Plan, proto: Proto, effort: &Effort) -> Duration {
+        let limit = if effort.by_hand { self.patience } else { self.limit };
+        let now = Instant::now();
+        let lasts = Volley::of(proto, plan, now).and_then(|volley| Some(volley.ends()? - now)).unwrap_or_default();
+        if plan.is_hopeless() {
+            // A filter that lets more in than the ports say has done so by then.
+            return limit.min(if effort.by_hand { DEADLINE } else { HOPELESS.max(lasts + ROUND_TRIP) });
+        }
+        // What was asked for takes as long as it takes, on a machine that is busy as well.
+        limit.max(if self.all_out { lasts * 3 / 2 + HOPELESS } else { Duration::ZERO })
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use super::shape::{Assigned, LOWEST, Shape};
 use crate::nat::{Ports, Proto, Rng};
@@ -51,14 +51,31 @@ pub enum Plan {
         /// The likeliest ports first.
         ports: Vec<u16>,
     },
-    /// Neither's are: so many sockets try these ports each, and so does the peer.
+    /// Neither's are: so many sockets try ports, and so does the peer.
+    ///
+    /// Each socket has ports of its own: a NAT that takes one external port for a socket and an address, whatever the port
+    /// there, has no more of them than there are sockets, and to send from all of them to one list of ports would stake
+    /// everything on few draws (54% where it takes 95%).
     Cross {
         /// How many sockets.
         sockets: usize,
         /// The peer's external address.
         ip: Ipv4Addr,
-        /// For each socket.
+        /// For each packet, from the sockets in turn.
         ports: Vec<u16>,
+    },
+    /// Neither's are, and to guess both would take this many packets from each end. What may still be is that one NAT lets in
+    /// all of an address that its host has sent to, whatever the port there: so many sockets send to the peer's address, and one
+    /// tries these ports.
+    Either {
+        /// How many sockets.
+        sockets: usize,
+        /// The peer's address.
+        to: SocketAddr,
+        /// The peer's ports.
+        ports: Vec<u16>,
+        /// Packets per end for a hit in 19 of 20 attempts, if both had to be guessed.
+        packets: u32,
     },
     /// Neither's are, and to guess both would take this many packets from each end: a relay is better, unless
     /// [`all_out`](super::Puncher::all_out) asks for it.
@@ -69,10 +86,11 @@ pub enum Plan {
 }
 
 impl Plan {
-    /// Our part, of what is known of both; `seed` makes the choice of ports.
-    pub(super) fn new(proto: Proto, ours: Option<Shape>, theirs: Option<Shape>, all_out: bool, seed: u64) -> Self {
+    /// Our part, of what is known of both; `seed` makes the choice of ports. `all_out` as in
+    /// [`Puncher::all_out`](super::Puncher::all_out).
+    pub fn new(proto: Proto, ours: Option<Shape>, theirs: Option<Shape>, all_out: bool, seed: u64) -> Self {
         let (Some(ours), Some(theirs)) = (ours, theirs) else { return Self::Meet };
-        let ip = *theirs.addr.ip();
+        let (ip, theirs_at) = (*theirs.addr.ip(), theirs.addr);
         match (ours.ports, theirs.ports) {
             (Assigned::Kept, Assigned::Kept) => Self::Meet,
             (Assigned::Counted { .. }, Assigned::Kept) => Self::Open { sockets: FEW, to: theirs.addr.into() },
@@ -88,34 +106,36 @@ impl Plan {
                 Self::Spray { ip, ports: draw(low, high, tried(proto), seed) }
             }
             (Assigned::Counted { .. }, Assigned::Counted { last, by }) => {
-                let middle = ahead(last, by, LINE * 3 / 5).last().into_iter().collect();
-                Self::Cross { sockets: LINE, ip, ports: middle }
+                let middle = ahead(last, by, LINE * 3 / 5).last().unwrap_or(last);
+                Self::Cross { sockets: LINE, ip, ports: vec![middle; LINE] }
             }
-            (ours, theirs) => Self::cross(proto, ours, theirs, ip, all_out, seed),
+            (ours, theirs) => Self::cross(proto, ours, theirs, theirs_at, all_out, seed),
         }
     }
 
-    fn cross(proto: Proto, ours: Assigned, theirs: Assigned, ip: Ipv4Addr, all_out: bool, seed: u64) -> Self {
-        let packets = packets(ours, theirs);
+    fn cross(proto: Proto, ours: Assigned, theirs: Assigned, at: SocketAddrV4, all_out: bool, seed: u64) -> Self {
+        let (packets, ip) = (packets(ours, theirs), *at.ip());
         let most = if all_out { ALL_OUT } else { AFFORDABLE };
         // Over TCP each packet would be a socket.
-        if packets > most || proto == Proto::Tcp {
+        if proto == Proto::Tcp {
             return Self::Hopeless { packets };
+        }
+        if packets > most {
+            let ports = guesses(theirs, TRIED as u32, TRIED, seed);
+            return Self::Either { sockets: MANY, to: at.into(), ports, packets };
         }
         let sockets = f64::from(packets).sqrt().ceil().clamp(16.0, MANY as f64);
         let each = (f64::from(packets) / sockets).ceil() as usize;
-        let ports = match theirs {
-            Assigned::Random { low, high } => draw(low, high, each, seed),
-            // Each of their packets takes one more port.
-            Assigned::Counted { last, by } => {
-                let mut all: Vec<u16> = ahead(last, by, packets as usize).collect();
-                shuffle(&mut all, seed);
-                all.truncate(each);
-                all
-            }
-            Assigned::Kept => Vec::new(),
-        };
-        Self::Cross { sockets: sockets as usize, ip, ports }
+        let sockets = sockets as usize;
+        let mut rng = Rng::new(seed);
+        let lists: Vec<Vec<u16>> = (0..sockets).map(|_| guesses(theirs, packets, each, rng.word())).collect();
+        let ports = (0..each).flat_map(|at| lists.iter().filter_map(move |list| list.get(at).copied())).collect();
+        Self::Cross { sockets, ip, ports }
+    }
+
+    /// True where a hole is not to be expected, and a relay is to be had meanwhile.
+    pub fn is_hopeless(&self) -> bool {
+        matches!(self, Self::Hopeless { .. } | Self::Either { .. })
     }
 
     /// Packets or connections that our part takes at most, beside ordinary punching.
@@ -123,8 +143,9 @@ impl Plan {
         match self {
             Self::Meet | Self::Hopeless { .. } => 0,
             Self::Open { sockets, .. } => *sockets,
+            Self::Either { sockets, ports, .. } => sockets + ports.len(),
             Self::Spray { ports, .. } => ports.len(),
-            Self::Cross { sockets, ports, .. } => sockets * ports.len(),
+            Self::Cross { ports, .. } => ports.len(),
         }
     }
 }
@@ -152,7 +173,13 @@ impl fmt::Display for Plan {
             }
             Self::Cross { sockets, ip, ports } => write!(
                 f,
-                "both NATs take another port for each destination: {sockets} sockets try {} ports of {ip} each",
+                "both NATs take another port for each destination: {sockets} sockets try {} ports of {ip} between them",
+                ports.len()
+            ),
+            Self::Either { sockets, ports, packets, .. } => write!(
+                f,
+                "both NATs take another port for each destination, and guessing both would take {packets} packets from each \
+                 end: use a relay (in case one of them lets in all of an address, {sockets} sockets and {} ports are tried)",
                 ports.len()
             ),
             Self::Hopeless { packets } => write!(
@@ -183,6 +210,21 @@ fn packets(ours: Assigned, theirs: Assigned) -> u32 {
         (None, None) => 0.0,
     };
     (needed * MARGIN).ceil() as u32
+}
+
+/// Different ports that the peer's NAT may take, as many as one socket tries, where the peer sends so many packets.
+fn guesses(theirs: Assigned, packets: u32, each: usize, seed: u64) -> Vec<u16> {
+    match theirs {
+        Assigned::Random { low, high } => draw(low, high, each, seed),
+        // Each of their packets takes one more port.
+        Assigned::Counted { last, by } => {
+            let mut all: Vec<u16> = ahead(last, by, packets as usize).collect();
+            shuffle(&mut all, seed);
+            all.truncate(each);
+            all
+        }
+        Assigned::Kept => Vec::new(),
+    }
 }
 
 /// The ports that come next where they are counted.
@@ -255,11 +297,18 @@ mod tests {
         }
     }
 
+    /// How a NAT takes ports: another one for each packet's destination, or one for all of a socket's.
+    #[derive(Clone, Copy, PartialEq)]
+    enum By {
+        Endpoint,
+        Address,
+    }
+
     /// Both ends in numbers: what each maps, and whether one packet finds its counterpart.
-    fn meets(a: Assigned, b: Assigned, seed: u64) -> bool {
+    fn meets(a: (Assigned, By), b: (Assigned, By), seed: u64) -> bool {
         let plan = |ours, theirs, seed| Plan::new(Proto::Udp, shape(ours), shape(theirs), false, seed);
         let mut rng = Rng::new(seed);
-        let mut mapped = |plan: Plan, own: Assigned| -> HashSet<(u16, u16)> {
+        let mut mapped = |plan: Plan, (own, by): (Assigned, By)| -> HashSet<(u16, u16)> {
             let Plan::Cross { sockets, ports, .. } = plan else { panic!("{plan:?}") };
             let mut next = 0;
             let mut port = || {
@@ -270,26 +319,40 @@ mod tests {
                     Assigned::Kept => unreachable!(),
                 }
             };
-            ports.iter().flat_map(|to| std::iter::repeat_n(*to, sockets)).map(|to| (port(), to)).collect()
+            let of_sockets: Vec<u16> = (0..sockets).map(|_| if by == By::Address { port() } else { 0 }).collect();
+            let mut all = HashSet::new();
+            for (at, to) in ports.into_iter().enumerate() {
+                all.insert((if by == By::Address { of_sockets[at % sockets] } else { port() }, to));
+            }
+            all
         };
-        let ours = mapped(plan(a, b, seed * 2), a);
-        let theirs = mapped(plan(b, a, seed * 2 + 1), b);
+        let ours = mapped(plan(a.0, b.0, seed * 2), a);
+        let theirs = mapped(plan(b.0, a.0, seed * 2 + 1), b);
         ours.iter().any(|(from, to)| theirs.contains(&(*to, *from)))
     }
 
     #[test]
     fn where_both_guess_they_meet_in_19_of_20_attempts() {
-        for (a, b) in [(BLOCK, BLOCK), (BLOCK, COUNTED), (COUNTED, COUNTED)] {
+        use By::{Address, Endpoint};
+        const LARGE: Assigned = Assigned::Random { low: 40000, high: 44095 };
+        for (a, b) in [
+            ((BLOCK, Endpoint), (BLOCK, Endpoint)),
+            ((BLOCK, Endpoint), (COUNTED, Endpoint)),
+            ((COUNTED, Endpoint), (COUNTED, Endpoint)),
+            ((LARGE, Address), (BLOCK, Endpoint)),
+            ((LARGE, Address), (LARGE, Address)),
+            ((BLOCK, Address), (BLOCK, Address)),
+        ] {
             let met = (0..200).filter(|seed| meets(a, b, *seed)).count();
-            assert!(met >= 190, "{a:?} and {b:?}: {met} of 200");
+            assert!(met >= 190, "{:?} and {:?}: {met} of 200", a.0, b.0);
         }
     }
 
     #[test]
     fn what_costs_too_much_is_not_tried_unasked() {
         let (plan, _) = both(ALL, ALL);
-        assert!(matches!(plan, Plan::Hopeless { packets } if packets > 100_000), "{plan:?}");
-        assert!(plan.to_string().contains("use a relay"));
+        assert!(matches!(plan, Plan::Either { packets, .. } if packets > 100_000), "{plan:?}");
+        assert!(plan.to_string().contains("use a relay") && plan.is_hopeless() && plan.cost() < 5_000);
         let asked = Plan::new(Proto::Udp, shape(ALL), shape(ALL), true, 7);
         assert!((111_000..=ALL_OUT as usize + 1000).contains(&asked.cost()), "{}", asked.cost());
         assert!(matches!(Plan::new(Proto::Tcp, shape(BLOCK), shape(BLOCK), true, 7), Plan::Hopeless { .. }));

@@ -17,28 +17,60 @@ pub(super) const LOWEST: u16 = 1024;
 
 /// Where a peer is seen, and what its NAT does for the next destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shape {
+pub struct Shape {
     /// What a server saw of the socket that is punched from.
-    pub(super) addr: SocketAddrV4,
-    pub(super) ports: Assigned,
+    pub addr: SocketAddrV4,
+    /// How it takes ports.
+    pub ports: Assigned,
 }
 
 /// How a NAT chooses external ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Assigned {
+pub enum Assigned {
     /// The same one for every destination, or nothing shows otherwise.
     Kept,
     /// Counted on from the last one seen, by so much for each new destination.
-    Counted { last: u16, by: i16 },
+    Counted {
+        /// The last one seen.
+        last: u16,
+        /// From each to the next; never 0.
+        by: i16,
+    },
     /// At random from these.
-    Random { low: u16, high: u16 },
+    Random {
+        /// The lowest.
+        low: u16,
+        /// The highest.
+        high: u16,
+    },
 }
 
 impl Assigned {
-    /// From what several servers saw of one socket, and one server of fresh sockets (local and external port, in the order in
-    /// which they were sent from).
-    pub(super) fn of(same: &[u16], fresh: &[(u16, u16)]) -> Self {
-        if same.windows(2).all(|pair| pair[0] == pair[1]) {
+    /// Whether the ports that servers saw of one socket leave it open that its NAT takes another one for each destination: they
+    /// differ, or only one answered (the others' silence says nothing) and it saw another port than `local`, the socket's own.
+    /// Then fresh sockets show how the NAT chooses.
+    pub fn may_move(local: u16, same: &[u16]) -> bool {
+        match same {
+            [] => false,
+            [one] => *one != local,
+            [first, rest @ ..] => rest.iter().any(|port| port != first),
+        }
+    }
+
+    /// Where a NAT that takes another port for each destination gives a socket that has sent nowhere yet the port that it has
+    /// itself, or one at a fixed distance: that distance. Towards its first destination such a socket's external port is known.
+    pub fn fresh_by(fresh: &[(u16, u16)]) -> Option<i32> {
+        let by = |(local, mapped): &(u16, u16)| i32::from(*mapped) - i32::from(*local);
+        let first = by(fresh.get(fresh.len() / 2)?);
+        // A few may have found theirs taken.
+        let like = fresh.iter().filter(|pair| by(pair) == first).count();
+        (fresh.len() >= FEWEST && like * 10 >= fresh.len() * 9).then_some(first)
+    }
+
+    /// From what servers saw of one socket on the port `local`, and one server of fresh sockets (local and external port, in the
+    /// order in which they were sent from).
+    pub fn of(local: u16, same: &[u16], fresh: &[(u16, u16)]) -> Self {
+        if !Self::may_move(local, same) {
             return Self::Kept;
         }
         let samples: Vec<Sample> = (0..)
@@ -69,7 +101,7 @@ impl Assigned {
     }
 
     /// Whether the external port towards a new destination is known.
-    pub(super) fn is_kept(self) -> bool {
+    pub fn is_kept(self) -> bool {
         self == Self::Kept
     }
 }
@@ -86,19 +118,37 @@ mod tests {
 
     #[test]
     fn a_port_that_stays_is_kept_whatever_other_sockets_get() {
-        assert_eq!(Assigned::of(&[5000, 5000], &fresh([1, 2, 3])), Assigned::Kept);
-        assert_eq!(Assigned::of(&[5000], &[]), Assigned::Kept);
-        assert_eq!(Assigned::of(&[], &[]), Assigned::Kept);
+        assert_eq!(Assigned::of(4, &[5000, 5000], &fresh([1, 2, 3])), Assigned::Kept);
+        assert_eq!(Assigned::of(4, &[], &[]), Assigned::Kept);
+    }
+
+    #[test]
+    fn a_server_that_is_silent_leaves_it_open_unless_the_port_is_the_sockets_own() {
+        assert_eq!(Assigned::of(5000, &[5000], &[]), Assigned::Kept);
+        assert_eq!(Assigned::of(4, &[5000], &fresh(5001..5025)), Assigned::Counted { last: 5024, by: 1 });
+        assert_eq!(Assigned::of(4, &[5000], &[]), Assigned::Random { low: 1024, high: 65535 });
+    }
+
+    #[test]
+    fn a_fresh_socket_is_foreseen_where_its_port_is_kept_or_moved_by_a_fixed_distance() {
+        let all =
+            |by: i32| (0..24).map(|at| (40_000 + 7 * at, (40_000 + 7 * i32::from(at) + by) as u16)).collect::<Vec<_>>();
+        assert_eq!(Assigned::fresh_by(&all(0)), Some(0));
+        let mut moved = all(-4000);
+        moved[3].1 = 5;
+        assert_eq!(Assigned::fresh_by(&moved), Some(-4000), "one found its port taken");
+        assert_eq!(Assigned::fresh_by(&moved[..5]), None, "too few to tell");
+        assert_eq!(Assigned::fresh_by(&fresh(40_000..40_024)), None);
     }
 
     #[test]
     fn counted_ports_go_on_from_the_last_one() {
         assert_eq!(
-            Assigned::of(&[40000, 40001], &fresh((40002..40026).step_by(1))),
+            Assigned::of(4, &[40000, 40001], &fresh((40002..40026).step_by(1))),
             Assigned::Counted { last: 40025, by: 1 }
         );
         assert_eq!(
-            Assigned::of(&[40100, 40098], &fresh((0..24).map(|at| 40096 - 2 * at))),
+            Assigned::of(4, &[40100, 40098], &fresh((0..24).map(|at| 40096 - 2 * at))),
             Assigned::Counted { last: 40050, by: -2 }
         );
     }
@@ -110,7 +160,7 @@ mod tests {
             let mut port = || rng.port(40000, 40511);
             let same = [port(), port()];
             let ports = fresh((0..24).map(|_| port()));
-            let Assigned::Random { low, high } = Assigned::of(&same, &ports) else { continue };
+            let Assigned::Random { low, high } = Assigned::of(4, &same, &ports) else { continue };
             assert!(high - low < 700 && low < 40100 && high > 40411, "{seed}: {low} to {high}");
         }
     }
@@ -119,7 +169,7 @@ mod tests {
     fn ports_from_everywhere_are_from_everywhere() {
         let mut rng = Rng::new(1);
         let ports = fresh((0..24).map(|_| rng.port(1024, 65535)));
-        assert_eq!(Assigned::of(&[2000, 60000], &ports), Assigned::Random { low: 1024, high: 65535 });
-        assert_eq!(Assigned::of(&[2000, 2100], &[]), Assigned::Random { low: 1024, high: 65535 });
+        assert_eq!(Assigned::of(4, &[2000, 60000], &ports), Assigned::Random { low: 1024, high: 65535 });
+        assert_eq!(Assigned::of(4, &[2000, 2100], &[]), Assigned::Random { low: 1024, high: 65535 });
     }
 }

@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use hmac::{Hmac, Mac};
@@ -15,11 +14,11 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Handle;
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::Hole;
 use super::agree::Agreed;
 use super::gather::{Gathered, shared};
 use super::plan::Plan;
 use super::volley::{Shot, Volley};
+use super::{Dug, Effort, Hole};
 use crate::base::task::Nursery;
 use crate::nat::Proto;
 use crate::net::{Local, socket};
@@ -41,10 +40,13 @@ const MOST: u32 = 256;
 const MOST_OF_MANY: u32 = 32;
 const AGAIN_OF_MANY: Duration = Duration::from_millis(25);
 
+/// Between attempts where the peer begins at another time.
+const BY_HAND: Duration = Duration::from_millis(250);
+
 /// How long the other end has to prove itself on a connection.
 const PROOF: Duration = Duration::from_secs(3);
 
-/// The byte by which the controlling end chooses, and the other agrees.
+/// The byte by which the controlling end chooses.
 const CHOSEN: u8 = 0xC5;
 
 /// Connections that are being proved at once; more come from strangers.
@@ -57,23 +59,23 @@ struct Proofs {
 }
 
 /// Connects and accepts until one connection is chosen; it is for the caller to give up.
-pub(super) async fn dig(gathered: Gathered, agreed: Agreed, plan: &Plan) -> (Hole, SocketAddr, SocketAddr, u32) {
-    let attempts = Arc::new(AtomicU32::new(0));
+pub(super) async fn dig(gathered: Gathered, agreed: Agreed, plan: &Plan, effort: &Effort) -> Dug {
     let mut making = Nursery::new(&Handle::current());
+    let pauses = if effort.by_hand { pause_by_hand } else { pause };
     for base in &gathered.tcp {
         if let Ok(listener) = listen(&base.local) {
             making.begin(accept(listener));
         }
         for candidate in agreed.candidates.iter().filter(|c| c.addr.is_ipv4() == base.local.addr.is_ipv4()) {
-            let call = Call { local: base.local.clone(), to: candidate.addr, tried: 0, pauses: pause };
-            making.begin(connect(call, attempts.clone()));
+            let call = Call { local: base.local.clone(), to: candidate.addr, tried: 0, pauses };
+            making.begin(connect(call, effort.clone()));
         }
     }
-    let volley = Volley::of(Proto::Tcp, plan, agreed.round_trip, Instant::now());
+    let volley = Volley::of(Proto::Tcp, plan, Instant::now());
     let many = Many { volley, plan, gathered: &gathered };
     let proofs = Arc::new(Proofs::new(&agreed.ours, &agreed.theirs));
-    let (local, peer, stream) = choose(making, many, proofs, agreed.controlling, &attempts).await;
-    (Hole::Tcp { stream }, local, peer, attempts.load(Ordering::Relaxed))
+    let (local, peer, stream) = choose(making, many, proofs, agreed.controlling, effort).await;
+    (Hole::Tcp { stream }, local, peer)
 }
 
 /// From one port at one address, again and again.
@@ -121,7 +123,8 @@ impl Many<'_> {
                 Plan::Open { to, .. } => (fresh, *to),
                 Plan::Cross { ip, ports, .. } => (fresh, (*ip, ports[shot.target]).into()),
                 Plan::Spray { ip, ports } => (&base.local, (*ip, ports[shot.target]).into()),
-                Plan::Meet | Plan::Hopeless { .. } => return None,
+                // Over TCP it is no plan.
+                Plan::Meet | Plan::Either { .. } | Plan::Hopeless { .. } => return None,
             };
             Some(Call { local: local.clone(), to, tried: 0, pauses: pause_many })
         };
@@ -136,7 +139,7 @@ async fn choose(
     mut many: Many<'_>,
     proofs: Arc<Proofs>,
     controlling: bool,
-    attempts: &Arc<AtomicU32>,
+    effort: &Effort,
 ) -> (SocketAddr, SocketAddr, TcpStream) {
     let mut proving: Nursery<io::Result<TcpStream>> = Nursery::new(&Handle::current());
     loop {
@@ -155,7 +158,7 @@ async fn choose(
             }
             () = many.due() => {
                 for call in many.take() {
-                    making.begin(connect(call, attempts.clone()));
+                    making.begin(connect(call, effort.clone()));
                 }
                 continue;
             }
@@ -167,7 +170,7 @@ async fn choose(
             }
             Made::Connected(call, stream) => {
                 // Whoever is there may not be the peer, who may come to be there.
-                let again = connect(call, attempts.clone());
+                let again = connect(call, effort.clone());
                 making.begin(async move {
                     sleep(PROOF).await;
                     again.await
@@ -198,13 +201,13 @@ async fn accept(listener: TcpListener) -> Made {
 }
 
 /// Until it is connected; for ever when the attempts are used up. The first attempt settles the port where it is not given.
-async fn connect(mut call: Call, attempts: Arc<AtomicU32>) -> Made {
+async fn connect(mut call: Call, effort: Effort) -> Made {
     loop {
         let Some(pause) = (call.pauses)(call.tried) else { return std::future::pending().await };
         call.tried += 1;
         if let Ok(socket) = socket::stream(&call.local, &shared()) {
             call.local.addr = socket.local_addr().ok().and_then(|addr| addr.as_socket()).unwrap_or(call.local.addr);
-            attempts.fetch_add(1, Ordering::Relaxed);
+            effort.count();
             match TcpSocket::from_std_stream(socket.into()).connect(call.to).await {
                 Ok(stream) => return Made::Connected(call, stream),
                 // Refused, reset, or the port is busy with a connection to the same address: all pass.
@@ -221,6 +224,11 @@ fn pause(tried: u32) -> Option<Duration> {
         AT_ONCE..MOST => Some(LATER),
         _ => None,
     }
+}
+
+/// Where the peer begins at another time: who is silent is tried on and on, until the caller gives up.
+fn pause_by_hand(_tried: u32) -> Option<Duration> {
+    Some(BY_HAND)
 }
 
 /// For one of many. A refusal may be the peer's own, whose attempt has just ended.
@@ -247,19 +255,19 @@ fn proof(sayer: &IceCreds, hearer: &IceCreds) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
-/// Each end proves that it is the peer; the end that does not choose then waits for being chosen, and agrees.
+/// Each end proves that it is the peer; the end that does not choose then waits for being chosen.
 async fn prove(stream: TcpStream, proofs: Arc<Proofs>, controlling: bool) -> io::Result<TcpStream> {
     let mut stream = timeout(PROOF, introduce(stream, &proofs)).await.map_err(|_| io::ErrorKind::TimedOut)??;
     if !controlling {
         expect_chosen(&mut stream).await?;
-        stream.write_all(&[CHOSEN]).await?;
     }
     Ok(stream)
 }
 
+/// The other end takes it: on this connection it has just proved itself, and it waits for this.
 async fn tell_chosen(mut stream: TcpStream) -> io::Result<TcpStream> {
     stream.write_all(&[CHOSEN]).await?;
-    expect_chosen(&mut stream).await?;
+    kept(&stream)?;
     Ok(stream)
 }
 
@@ -279,8 +287,12 @@ async fn expect_chosen(stream: &mut TcpStream) -> io::Result<()> {
     if stream.read_u8().await? != CHOSEN {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    // It is a connection like any other from now on.
-    SockRef::from(&*stream).set_linger(None)
+    kept(stream)
+}
+
+/// It is a connection like any other from now on.
+fn kept(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).set_linger(None)
 }
 
 /// In a time that does not tell where they differ.

@@ -54,18 +54,24 @@ async fn a_peer_that_never_starts_is_not_awaited_for_ever() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_falls_silent_is_not_awaited_for_ever_whoever_controls() {
     for tie in [0, u64::MAX] {
-        let error = fails(vec![hello(tie), offer()]).await;
-        assert!(matches!(error, PunchError::Silent { limit: SILENCE, .. }), "{error}");
+        for said in [vec![hello(tie)], vec![hello(tie), offer()], vec![hello(tie), Message::Pong.encode()]] {
+            let error = fails(said).await;
+            assert!(matches!(error, PunchError::Silent { limit: SILENCE, .. }), "{error}");
+        }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_speaks_out_of_turn_is_told_from_one_that_is_silent() {
     let again = Message::decode(&hello(5)).unwrap();
-    for said in [Message::Pong, Message::Go { round_trip: SILENCE }, again] {
-        let error = fails(vec![hello(u64::MAX), said.encode()]).await;
+    let offered = Message::decode(&offer()).unwrap();
+    for said in [vec![again], vec![Message::Pong; 3], vec![offered.clone(), offered]] {
+        let said = said.iter().map(Message::encode).collect::<Vec<_>>();
+        let error = fails([vec![hello(u64::MAX)], said].concat()).await;
         assert!(matches!(error, PunchError::OutOfTurn(_)), "{error}");
     }
+    let error = fails(vec![offer()]).await;
+    assert!(matches!(error, PunchError::OutOfTurn(_)), "an offer before the greeting: {error}");
     let error = fails([vec![hello(u64::MAX)], vec![Message::Ping.encode(); 100]].concat()).await;
     assert!(matches!(error, PunchError::OutOfTurn(_)), "{error}");
 }
@@ -77,7 +83,7 @@ async fn what_the_world_sees_is_offered_before_many_addresses_of_our_own() {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let local = SocketAddr::from(([10, 0, 0, at], 5000));
         let mapped = (at == 19).then(|| SocketAddr::from(([192, 0, 2, 1], 5000)));
-        gathered.udp.push(UdpBase { socket, local, mapped });
+        gathered.udp.push(UdpBase { socket, local, mapped, fresh: false });
     }
     let offered = gathered.offered();
     assert_eq!(offered.len(), CANDIDATES);

@@ -1,28 +1,25 @@
 //! Waits: ICE over our sockets, by the crate `is`, until both ends have nominated a pair.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hmac::{Hmac, Mac};
 use is::stun::{StunMessage, StunPacket, TransId};
 use is::{Candidate as IceCandidate, IceAgent, IceAgentEvent};
 use sha1::Sha1;
-use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 use tokio::time::sleep_until;
 
-use super::Hole;
 use super::agree::Agreed;
 use super::gather::{Gathered, UdpBase, udp_socket};
 use super::hole::UdpHole;
 use super::message::Candidate;
 use super::plan::Plan;
 use super::volley::Volley;
+use super::{Dug, Effort, Hole};
 use crate::nat::Proto;
 use crate::net::socket::send_now;
-use crate::net::{Local, Scope};
+use crate::net::{Local, Scope, receive_any};
 use crate::stun::is_stun;
 
 /// Room for a check.
@@ -32,6 +29,19 @@ const ROOM: usize = 2048;
 /// first one may come too early (RFC 8445 leaves the timer to the implementation).
 const FIRST_RTO: Duration = Duration::from_millis(50);
 
+/// Between checks of different pairs, which are few here (RFC 8445 section 14.2 allows 5 ms and more).
+const PACE: Duration = Duration::from_millis(5);
+
+/// Between the later checks of a pair where the peer begins at another time, and how many there are; and what the crate has
+/// otherwise.
+const BY_HAND_RTO: Duration = Duration::from_millis(800);
+const BY_HAND_RETRANSMITS: usize = 4500;
+const USUAL_RTO: Duration = Duration::from_secs(3);
+const USUAL_RETRANSMITS: usize = 9;
+
+/// Where the peer begins at another time, what the plan adds is done again so long after it was done.
+const ONCE_MORE: Duration = Duration::from_secs(10);
+
 /// Of a peer-reflexive candidate (RFC 8445 section 5.1.2.1), which is what a packet of the plan makes at the other end.
 const PRIORITY: u32 = 110 << 24 | 65535 << 8 | 255;
 
@@ -40,11 +50,12 @@ const IDLE: Duration = Duration::from_millis(500);
 
 /// Sends one packet that dies before the peer's NAT to each place where the peer may be: our NAT lets the peer's packets in from
 /// then on, and no router at the peer's end sees ours before the peer has sent its own, which some would hold against it.
-pub(super) fn prime(gathered: &Gathered, candidates: &[Candidate]) {
+pub(super) fn prime(gathered: &Gathered, candidates: &[Candidate], effort: &Effort) {
     for base in gathered.udp.iter().filter(|base| base.local.is_ipv4()) {
         let outside = candidates.iter().filter(|candidate| !Scope::of(candidate.addr.ip()).is_inside());
         for candidate in outside.filter(|candidate| candidate.addr.is_ipv4()) {
             send_near(&base.socket, &[0], candidate.addr, gathered.hops);
+            effort.count();
         }
     }
 }
@@ -63,23 +74,43 @@ fn send_near(socket: &UdpSocket, bytes: &[u8], to: SocketAddr, hops: u8) {
 
 /// Runs ICE until a pair is nominated, with what the plan adds; it is for the caller to give up. ICE goes on in the hole: the
 /// other end may still need answers, and both go on proving that they are there.
-pub(super) async fn dig(gathered: Gathered, agreed: Agreed, plan: &Plan) -> (Hole, SocketAddr, SocketAddr, u32) {
+pub(super) async fn dig(gathered: Gathered, agreed: Agreed, plan: &Plan, effort: &Effort) -> Dug {
     let check = check(&agreed);
-    let volley = Volley::of(Proto::Udp, plan, agreed.round_trip, Instant::now());
-    let (hops, shaped) = (gathered.hops, gathered.shaped);
+    let (hops, shaped, by_hand) = (gathered.hops, gathered.shaped, effort.by_hand);
     let many = match plan {
-        Plan::Open { sockets, .. } | Plan::Cross { sockets, .. } => open(&gathered, *sockets),
+        Plan::Open { sockets, .. } | Plan::Cross { sockets, .. } | Plan::Either { sockets, .. } => {
+            open(&gathered, *sockets)
+        }
         _ => Vec::new(),
     };
+    let volley = Volley::of(Proto::Udp, plan, Instant::now());
     let bases = gathered.udp;
-    let agent = agent(&bases, agreed);
-    let mut dig = Dig { agent, bases, many, volley, check, hops, shaped, attempts: 0, nominated: None };
+    let controlling = agreed.controlling;
+    let agent = agent(&bases, agreed, by_hand);
+    let mut dig = Dig { agent, bases, many, volley, check, hops, shaped, effort, nominated: None };
     let (local, peer) = dig.nominate(plan).await;
+    let mut agent = dig.agent;
+    if by_hand {
+        // From now on a peer that is silent is gone.
+        agent.set_max_stun_rto(USUAL_RTO);
+        agent.set_max_stun_retransmits(USUAL_RETRANSMITS);
+    }
+    settle(&mut agent, controlling, local, peer);
     // The nominated socket is ours: ICE names it by its base.
     let at = dig.bases.iter().position(|base| base.local == local).unwrap_or_default();
-    let attempts = dig.attempts;
     let socket = dig.bases.swap_remove(at).socket;
-    (Hole::Udp(Box::new(UdpHole::new(socket, local, peer, dig.agent))), local, peer, attempts)
+    (Hole::Udp(Box::new(UdpHole::new(socket, local, peer, agent, controlling))), local, peer)
+}
+
+/// Where many ports are tried several are hit, within one round trip. The other sockets are closed now, and the end that
+/// controls stays with the pair that it has nominated first: it is the one that the other end takes.
+fn settle(agent: &mut IceAgent, controlling: bool, local: SocketAddr, peer: SocketAddr) {
+    let ours = agent.local_candidates().filter(|candidate| candidate.local() != local);
+    let theirs = agent.remote_candidates().filter(|candidate| controlling && candidate.addr() != peer);
+    let others: Vec<IceCandidate> = ours.chain(theirs).collect();
+    for candidate in &others {
+        agent.invalidate_candidate(candidate);
+    }
 }
 
 /// More sockets beside the one whose NAT takes another port for each destination, as many as there can be.
@@ -90,7 +121,7 @@ fn open(gathered: &Gathered, count: usize) -> Vec<Option<UdpBase>> {
     for _ in 0..count {
         let made = udp_socket(&local, None).ok().and_then(|socket| {
             let local = socket.local_addr().ok()?;
-            Some(UdpBase { socket, local, mapped: None })
+            Some(UdpBase { socket, local, mapped: None, fresh: false })
         });
         match made {
             Some(base) => many.push(Some(base)),
@@ -117,11 +148,17 @@ fn hmac_sha1(key: &[u8], parts: &[&[u8]]) -> [u8; 20] {
     mac.finalize().into_bytes().into()
 }
 
-fn agent(bases: &[UdpBase], agreed: Agreed) -> IceAgent {
+fn agent(bases: &[UdpBase], agreed: Agreed, by_hand: bool) -> IceAgent {
     let mut agent = IceAgent::new(agreed.ours);
     agent.set_controlling(agreed.controlling);
     agent.set_remote_credentials(agreed.theirs);
     agent.set_initial_stun_rto(FIRST_RTO);
+    agent.set_timing_advance(PACE);
+    if by_hand {
+        // People paste their lines minutes apart.
+        agent.set_max_stun_rto(BY_HAND_RTO);
+        agent.set_max_stun_retransmits(BY_HAND_RETRANSMITS);
+    }
     for base in bases {
         let host = IceCandidate::host(base.local, "udp").ok();
         host.and_then(|host| agent.add_local_candidate(host).cloned());
@@ -138,7 +175,7 @@ fn agent(bases: &[UdpBase], agreed: Agreed) -> IceAgent {
     agent
 }
 
-struct Dig {
+struct Dig<'a> {
     agent: IceAgent,
     bases: Vec<UdpBase>,
     /// Those that only the plan uses; one that the peer is heard on becomes a base.
@@ -147,11 +184,11 @@ struct Dig {
     check: Vec<u8>,
     hops: u8,
     shaped: usize,
-    attempts: u32,
+    effort: &'a Effort,
     nominated: Option<(SocketAddr, SocketAddr)>,
 }
 
-impl Dig {
+impl Dig<'_> {
     /// Until a pair is nominated.
     async fn nominate(&mut self, plan: &Plan) -> (SocketAddr, SocketAddr) {
         self.agent.handle_timeout(Instant::now());
@@ -171,7 +208,7 @@ impl Dig {
         let shot = self.volley.as_ref().and_then(Volley::poll_timeout);
         let mut buf = [0; ROOM];
         let received = tokio::select! {
-            received = receive(&self.bases, &self.many, &mut buf) => Some(received),
+            received = receive_any(|| sockets(&self.bases, &self.many), &mut buf) => Some(received),
             () = sleep_until(shot.map_or(next, |shot| next.min(shot)).into()) => None,
         };
         match received {
@@ -184,17 +221,20 @@ impl Dig {
     /// Sends what the plan has due.
     fn shoot(&mut self, plan: &Plan) {
         let now = Instant::now();
+        if self.effort.by_hand && self.volley.as_ref().is_some_and(|volley| volley.poll_timeout().is_none()) {
+            self.volley = Volley::of(Proto::Udp, plan, now + ONCE_MORE);
+        }
         while let Some(shot) = self.volley.as_mut().and_then(|volley| volley.poll_shot(now)) {
-            let (to, from) = match plan {
-                Plan::Open { to, .. } => (*to, self.many.get(shot.socket).and_then(Option::as_ref)),
-                Plan::Cross { ip, ports, .. } => {
-                    ((*ip, ports[shot.target]).into(), self.many.get(shot.socket).and_then(Option::as_ref))
-                }
-                Plan::Spray { ip, ports } => ((*ip, ports[shot.target]).into(), self.bases.get(self.shaped)),
+            let to = match plan {
+                Plan::Either { to, ports, .. } if shot.sprays => SocketAddr::new(to.ip(), ports[shot.target]),
+                Plan::Open { to, .. } | Plan::Either { to, .. } => *to,
+                Plan::Cross { ip, ports, .. } | Plan::Spray { ip, ports } => (*ip, ports[shot.target]).into(),
                 Plan::Meet | Plan::Hopeless { .. } => return,
             };
+            let of_many = || self.many.get(shot.socket).and_then(Option::as_ref);
+            let from = if shot.sprays { self.bases.get(self.shaped) } else { of_many() };
             let Some(base) = from else { continue };
-            self.attempts += 1;
+            self.effort.count();
             if shot.primes {
                 send_near(&base.socket, &self.check, to, self.hops);
             } else {
@@ -236,14 +276,14 @@ impl Dig {
     fn transmit(&mut self) {
         while let Some(transmit) = self.agent.poll_transmit() {
             if let Some(base) = self.bases.iter().find(|base| base.local == transmit.source) {
-                self.attempts += 1;
+                self.effort.count();
                 // Unreachable now may be reachable at the next check.
                 let _ = send_now(&base.socket, &transmit.contents, transmit.destination);
             }
         }
         while let Some(event) = self.agent.poll_event() {
             if let IceAgentEvent::NominatedSend { source, destination, .. } = event {
-                self.nominated = Some((source, destination));
+                self.nominated.get_or_insert((source, destination));
             }
         }
     }
@@ -256,32 +296,9 @@ enum Heard {
     Many(usize),
 }
 
-/// The next packet at any of the sockets.
-async fn receive(bases: &[UdpBase], many: &[Option<UdpBase>], buf: &mut [u8]) -> (Heard, SocketAddr, usize) {
-    poll_fn(|cx| {
-        let bases = bases.iter().enumerate().map(|(at, base)| (Heard::Base(at), base));
-        let many = many.iter().enumerate().filter_map(|(at, base)| Some((Heard::Many(at), base.as_ref()?)));
-        for (at, base) in bases.chain(many) {
-            if let Poll::Ready((from, len)) = poll_one(&base.socket, cx, buf) {
-                return Poll::Ready((at, from, len));
-            }
-        }
-        Poll::Pending
-    })
-    .await
-}
-
-/// An error is an earlier packet's (ICMP): the next read goes on, a few at one go.
-fn poll_one(socket: &UdpSocket, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<(SocketAddr, usize)> {
-    const ERRORS: usize = 16;
-    for _ in 0..ERRORS {
-        let mut read = ReadBuf::new(buf);
-        match socket.poll_recv_from(cx, &mut read) {
-            Poll::Ready(Ok(from)) => return Poll::Ready((from, read.filled().len())),
-            Poll::Ready(Err(_)) => {}
-            Poll::Pending => return Poll::Pending,
-        }
-    }
-    cx.waker().wake_by_ref();
-    Poll::Pending
+/// All sockets.
+fn sockets<'a>(bases: &'a [UdpBase], many: &'a [Option<UdpBase>]) -> impl Iterator<Item = (Heard, &'a UdpSocket)> {
+    let bases = bases.iter().enumerate().map(|(at, base)| (Heard::Base(at), &base.socket));
+    let many = many.iter().enumerate().filter_map(|(at, base)| Some((Heard::Many(at), &base.as_ref()?.socket)));
+    bases.chain(many)
 }

@@ -13,8 +13,9 @@ const CROSS: u32 = 2000;
 const ALL_OUT: u32 = 8000;
 /// More than this many packets are only sent when asked for.
 const MANY: usize = 12_500;
-/// After so long ordinary punching would have come through.
-const HEAD_START: Duration = Duration::from_millis(150);
+/// After so long ordinary punching has come through where the peers are not far apart. The same at both ends, whatever they
+/// have measured.
+const HEAD_START: Duration = Duration::from_millis(200);
 /// The end that sprays begins later than the one that opens.
 const LATER: Duration = Duration::from_millis(100);
 /// What opened the first time with few hops is opened again with all of them.
@@ -22,66 +23,103 @@ const AGAIN: Duration = Duration::from_secs(2);
 
 /// One packet: from which socket, to which of the ports, and whether it may go all the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shot {
-    pub(super) socket: usize,
-    pub(super) target: usize,
-    pub(super) primes: bool,
+#[non_exhaustive]
+pub struct Shot {
+    /// Which of the plan's sockets.
+    pub socket: usize,
+    /// Which of its ports, where it has several.
+    pub target: usize,
+    /// True for one that is to die before the peer's NAT.
+    pub primes: bool,
+    /// True for one that goes to one of many ports from the one socket that is punched from anyway.
+    pub sprays: bool,
 }
 
-/// Packets in time.
+/// What a plan sends, in time.
 #[derive(Debug)]
-pub(super) struct Volley {
+pub struct Volley {
     sockets: usize,
-    targets: usize,
     rounds: Vec<Round>,
     sent: usize,
 }
 
-/// All packets once.
+/// So many packets, each once.
 #[derive(Debug)]
 struct Round {
     begins: Instant,
+    packets: usize,
     per_second: u32,
     primes: bool,
+    sprays: bool,
+}
+
+impl Round {
+    fn new(begins: Instant, packets: usize, per_second: u32) -> Self {
+        Self { begins, packets, per_second, primes: false, sprays: false }
+    }
+
+    fn priming(self) -> Self {
+        Self { primes: true, ..self }
+    }
+
+    fn spraying(self) -> Self {
+        Self { sprays: true, ..self }
+    }
+
+    fn ends(&self) -> Instant {
+        self.begins + Duration::from_secs(1) * self.packets as u32 / self.per_second
+    }
 }
 
 impl Volley {
     /// What a plan sends, if anything, when both ends begin now. Over TCP each packet is an attempt to connect, and none is
     /// sent with few hops: the kernel gives up when a router reports that they ran out.
-    pub(super) fn of(proto: Proto, plan: &Plan, round_trip: Duration, now: Instant) -> Option<Self> {
-        let begins = now + HEAD_START.max(round_trip * 3 / 2);
-        let round = |begins, per_second, primes| Round { begins, per_second, primes };
-        let (sockets, targets, rounds) = match plan {
-            Plan::Open { sockets, .. } if proto == Proto::Tcp => (*sockets, 1, vec![round(begins, CROSS, false)]),
-            // A plain Linux router moves the mapping of its own host when the other end's packet comes first.
-            Plan::Open { sockets, .. } => {
-                (*sockets, 1, vec![round(begins, CROSS, true), round(begins + AGAIN, CROSS, false)])
+    ///
+    /// A plain Linux router moves the mapping of its own host when the other end's packet comes first: over UDP the end that
+    /// opens does so with few hops first, and where both try ports, both.
+    pub fn of(proto: Proto, plan: &Plan, now: Instant) -> Option<Self> {
+        let (begins, udp) = (now + HEAD_START, proto == Proto::Udp);
+        let opens = |sockets| Round::new(begins, sockets, CROSS);
+        let sprays = |ports: &[u16]| Round::new(begins + LATER, ports.len(), SPRAY).spraying();
+        let (sockets, rounds) = match plan {
+            Plan::Open { sockets, .. } if udp => {
+                (*sockets, vec![opens(*sockets).priming(), Round::new(begins + AGAIN, *sockets, CROSS)])
             }
-            Plan::Spray { ports, .. } => (1, ports.len(), vec![round(begins + LATER, SPRAY, false)]),
-            Plan::Cross { sockets, ports, .. } => {
-                let rate = if plan.cost() > MANY { ALL_OUT } else { CROSS };
-                (*sockets, ports.len(), vec![round(begins, rate, false)])
+            Plan::Open { sockets, .. } => (*sockets, vec![opens(*sockets)]),
+            Plan::Spray { ports, .. } => (1, vec![sprays(ports)]),
+            Plan::Either { sockets, ports, .. } => (*sockets, vec![opens(*sockets).priming(), sprays(ports)]),
+            Plan::Cross { sockets, ports, .. } if udp => {
+                let rate = if ports.len() > MANY { ALL_OUT } else { CROSS };
+                let first = Round::new(begins, ports.len(), rate).priming();
+                let then = first.ends() + LATER;
+                (*sockets, vec![first, Round::new(then, ports.len(), rate)])
             }
+            Plan::Cross { sockets, ports, .. } => (*sockets, vec![Round::new(begins, ports.len(), CROSS)]),
             Plan::Meet | Plan::Hopeless { .. } => return None,
         };
-        Some(Self { sockets, targets, rounds, sent: 0 })
+        Some(Self { sockets, rounds, sent: 0 })
+    }
+
+    /// When the last packet goes out, if none is late.
+    pub fn ends(&self) -> Option<Instant> {
+        self.rounds.last().map(Round::ends)
     }
 
     /// When there is something to send again; `None` when all is sent.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    pub fn poll_timeout(&self) -> Option<Instant> {
         let round = self.rounds.first()?;
         Some(round.begins + Duration::from_secs(1) * self.sent as u32 / round.per_second)
     }
 
     /// The next packet that is due.
-    pub(super) fn poll_shot(&mut self, now: Instant) -> Option<Shot> {
+    pub fn poll_shot(&mut self, now: Instant) -> Option<Shot> {
         if self.poll_timeout()? > now {
             return None;
         }
-        let at = self.sent;
-        let shot = Shot { socket: at % self.sockets, target: at / self.sockets, primes: self.rounds.first()?.primes };
+        let (at, round) = (self.sent, self.rounds.first()?);
+        let shot = Shot { socket: at % self.sockets, target: at, primes: round.primes, sprays: round.sprays };
         self.sent += 1;
-        if self.sent >= self.sockets * self.targets {
+        if self.sent >= round.packets {
             self.rounds.remove(0);
             self.sent = 0;
         }
@@ -97,7 +135,7 @@ mod tests {
 
     fn all(plan: &Plan) -> Vec<(Duration, Shot)> {
         let start = Instant::now();
-        let mut volley = Volley::of(Proto::Udp, plan, Duration::ZERO, start).unwrap();
+        let mut volley = Volley::of(Proto::Udp, plan, start).unwrap();
         let mut shots = Vec::new();
         while let Some(now) = volley.poll_timeout() {
             assert_eq!(volley.poll_shot(now - Duration::from_nanos(1)), None, "nothing is early");
@@ -109,13 +147,26 @@ mod tests {
     }
 
     #[test]
-    fn every_socket_tries_every_port_once_and_never_faster_than_the_rate() {
-        let plan = Plan::Cross { sockets: 40, ip: [192, 0, 2, 1].into(), ports: (1..=28).collect() };
+    fn every_packet_goes_first_with_few_hops_and_then_all_the_way_and_never_faster_than_the_rate() {
+        let plan = Plan::Cross { sockets: 40, ip: [192, 0, 2, 1].into(), ports: (1..=1120).collect() };
         let shots = all(&plan);
-        let each: HashSet<(usize, usize)> = shots.iter().map(|(_, shot)| (shot.socket, shot.target)).collect();
-        assert_eq!((shots.len(), each.len()), (40 * 28, 40 * 28));
+        let (primed, sent) = shots.split_at(1120);
+        assert!(primed.iter().all(|(_, shot)| shot.primes) && sent.iter().all(|(_, shot)| !shot.primes));
+        for round in [primed, sent] {
+            let each: HashSet<(usize, usize)> = round.iter().map(|(_, shot)| (shot.socket, shot.target)).collect();
+            assert_eq!((round.len(), each.len()), (1120, 1120));
+            assert!(each.iter().all(|(socket, target)| *socket == target % 40));
+        }
         let most = shots.windows(CROSS as usize / 10).map(|shots| shots[shots.len() - 1].0 - shots[0].0).min();
         assert!(most.unwrap() >= Duration::from_millis(99), "{most:?}");
+    }
+
+    #[test]
+    fn what_was_asked_for_goes_faster_and_says_when_it_ends() {
+        let plan = Plan::Cross { sockets: 256, ip: [192, 0, 2, 1].into(), ports: vec![7; 140_000] };
+        let start = Instant::now();
+        let ends = Volley::of(Proto::Udp, &plan, start).unwrap().ends().unwrap() - start;
+        assert!((35..36).contains(&ends.as_secs()), "{ends:?}");
     }
 
     #[test]
@@ -129,8 +180,22 @@ mod tests {
     }
 
     #[test]
+    fn who_does_not_know_which_filter_is_open_opens_first_and_sprays_then() {
+        let plan = Plan::Either {
+            sockets: 100,
+            to: "192.0.2.1:5".parse().unwrap(),
+            ports: (1..=400).collect(),
+            packets: 100_000,
+        };
+        let shots = all(&plan);
+        assert!(shots[..100].iter().all(|(_, shot)| shot.primes && !shot.sprays));
+        let sprayed: HashSet<usize> = shots[100..].iter().map(|(_, shot)| shot.target).collect();
+        assert!(shots[100..].iter().all(|(_, shot)| !shot.primes && shot.sprays) && sprayed.len() == 400);
+    }
+
+    #[test]
     fn ends_that_need_nothing_send_nothing() {
-        assert!(Volley::of(Proto::Udp, &Plan::Meet, Duration::ZERO, Instant::now()).is_none());
-        assert!(Volley::of(Proto::Udp, &Plan::Hopeless { packets: 5 }, Duration::ZERO, Instant::now()).is_none());
+        assert!(Volley::of(Proto::Udp, &Plan::Meet, Instant::now()).is_none());
+        assert!(Volley::of(Proto::Udp, &Plan::Hopeless { packets: 5 }, Instant::now()).is_none());
     }
 }

@@ -290,3 +290,44 @@ fn the_matrix_of_the_lab_is_a_table_or_lines_for_programs() {
     let direct: Vec<bool> = cells.iter().map(|cell| cell["direct"] == 1).collect();
     assert_eq!(direct, [true, true, true, false], "two random ones need the relay: {lines}");
 }
+
+#[test]
+fn lab_punches_a_pair_and_a_matrix_and_says_how_often_and_how_soon() {
+    for proto in ["udp", "tcp"] {
+        let output = run(&["lab", "--punch", proto, "--runs", "2", "--a", "home", "--b", "linux", "--json"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let pair: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(
+            (&pair["proto"], pair["opened"].as_u64(), pair["hopeless"].as_u64()),
+            (&proto.into(), Some(2), Some(0))
+        );
+        assert!(
+            pair["attempts_most"].as_u64().unwrap() > 0 && pair["start_median_ms"].as_f64().unwrap() > 0.0,
+            "{pair}"
+        );
+    }
+    let output = run(&["lab", "--punch", "tcp", "--matrix", "--kinds", "home,symmetric-random"]);
+    let table = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let rows: Vec<&str> = table.lines().collect();
+    assert_eq!(rows.len(), 4, "{table}");
+    assert!(rows[1].starts_with("home") && rows[1].ends_with('b'), "one end guesses: {table}");
+    assert!(rows[2].starts_with("symmetric-random") && rows[2].ends_with('-'), "both would have to: {table}");
+}
+
+#[test]
+fn lab_simulates_every_pair_of_35_nats_and_sets_the_theory_beside_it() {
+    let output = run(&["lab", "--simulate", "--runs", "2", "--json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let cells: Vec<Value> = text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(cells.len(), 35 * 35);
+    let of = |theory: &str| cells.iter().filter(move |cell| cell["theory"] == theory).collect::<Vec<_>>();
+    let open = |cells: &[&Value]| cells.iter().map(|cell| cell["open"].as_u64().unwrap()).sum::<u64>();
+    let punched = of("UDP punch");
+    assert!(punched.len() > 300);
+    assert_eq!(open(&punched), 2 * punched.len() as u64, "what needs no more than punching always opens");
+    let guessed = of("UDP punch by birthday");
+    assert!(guessed.len() == 20 && open(&guessed) >= 36, "{guessed:?}");
+    let impossible: Vec<&Value> = cells.iter().filter(|cell| cell["theory"].is_null()).collect();
+    assert_eq!(open(&impossible), 0, "and what can not work is not said to");
+}

@@ -3,8 +3,11 @@
 
 #![cfg(all(feature = "lab", target_os = "linux"))]
 
+mod beside;
 mod duct;
+mod nginx;
 mod pool;
+mod punch;
 mod smart;
 mod stun;
 

@@ -156,3 +156,12 @@ fn a_process_counts_what_labs_leave() {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+#[test]
+fn an_interface_without_a_hardware_address_is_listed() {
+    let internet = Internet::new().unwrap();
+    let host = internet.host("tunnelled").unwrap();
+    let interface = host.run(|| natpipe::Interface::by_name("eth0")).unwrap();
+    assert_eq!(interface.addrs()[0].ip, host.v4().unwrap());
+    assert!(interface.index() > 0 && interface.mtu().is_some());
+}

@@ -4,15 +4,27 @@
 #![cfg(all(feature = "lab", target_os = "linux"))]
 
 mod behaviour;
+mod by_hand;
 mod coturn;
+#[allow(dead_code, reason = "not all of it is needed here")]
+#[path = "../turn/coturn.rs"]
+mod coturn_server;
+mod gateway;
 mod hosts;
 mod kinds;
 mod link;
 mod meeting;
+mod mobility;
 mod ordinary;
 mod peers;
+mod portmap;
 mod prober;
 mod punch;
 mod report;
+#[cfg(feature = "cli")]
+#[path = "../peer/talk.rs"]
+mod talk;
+#[cfg(feature = "cli")]
+mod talks;
 
 natpipe::lab_tests!();

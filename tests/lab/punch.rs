@@ -10,15 +10,15 @@ use natpipe::stun::Server;
 use natpipe::{Family, Interface, NetConf, Proto, pipe_open};
 
 /// Where both meet: a STUN server, and two ports of which what comes in by one goes out by the other.
-struct Middle {
-    stun: [SocketAddr; 2],
-    doors: [SocketAddr; 2],
-    _servers: [(Server, tokio::runtime::Runtime, Host); 2],
+pub(super) struct Middle {
+    pub(super) stun: [SocketAddr; 2],
+    pub(super) doors: [SocketAddr; 2],
+    servers: [(Server, tokio::runtime::Runtime, Host); 2],
     _runtime: tokio::runtime::Runtime,
     _host: Host,
 }
 
-fn middle(internet: &Internet) -> Middle {
+pub(super) fn middle(internet: &Internet) -> Middle {
     let host = internet.host("middle").unwrap();
     let runtime = host.runtime().unwrap();
     let ip = host.v4().unwrap();
@@ -44,7 +44,7 @@ fn middle(internet: &Internet) -> Middle {
     });
     let doors = told.recv().unwrap();
     let stun = [servers[0].0.addr(), servers[1].0.addr()];
-    Middle { stun, doors, _servers: servers, _runtime: runtime, _host: host }
+    Middle { stun, doors, servers, _runtime: runtime, _host: host }
 }
 
 /// What is left to look at when the hole has become a pipe.
@@ -54,7 +54,10 @@ struct Story {
     peer: SocketAddr,
     datagrams: bool,
     took: Duration,
+    /// From the start.
+    total: Duration,
     attempts: u32,
+    plan: Plan,
 }
 
 /// Punches at both ends at once, and moves messages both ways through the pipe.
@@ -70,8 +73,8 @@ fn punch(middle: &Middle, over: Over, hosts: [&Host; 2], limit: Duration) -> [Re
                     let mut channel = PipeChannel::new(pipe).await;
                     let routes = Interface::list().unwrap().into_iter().filter_map(|i| i.route(Family::V4).ok());
                     let routes = routes.filter(|route| !route.nic()[0].is_loopback());
-                    let puncher = routes
-                        .fold(Puncher::new().stun(stun[0]).stun(stun[1]).limit(limit), |p, route| p.route(&route));
+                    let puncher = Puncher::new().stun(stun[0]).stun(stun[1]).limit(limit);
+                    let puncher = routes.fold(puncher, |puncher, route| puncher.route(&route));
                     Ok(greet(puncher.punch(over, &mut channel).await?).await)
                 })
                 .unwrap()
@@ -83,7 +86,9 @@ fn punch(middle: &Middle, over: Over, hosts: [&Host; 2], limit: Duration) -> [Re
 
 /// Each says a word through the pipe until it hears the other's; over UDP one may be lost.
 async fn greet(punched: Punched) -> Story {
-    let (controlling, peer, took, attempts) = (punched.controlling, punched.peer, punched.took, punched.attempts);
+    let (controlling, peer, took, total) = (punched.controlling, punched.peer, punched.took, punched.total);
+    let (attempts, plan) = (punched.attempts, punched.plan.clone());
+    assert!(punched.to_string().contains(&format!(" to {peer}, ")), "{punched}");
     let pipe = punched.into_pipe(NetConf::default()).await.unwrap();
     assert_eq!(pipe.peer_addr().and_then(natpipe::Addr::ip), Some(peer));
     let mut left = 50;
@@ -97,13 +102,16 @@ async fn greet(punched: Punched) -> Story {
         left -= 1;
         assert!(left > 0, "nothing comes through the pipe");
     }
-    pipe.send("through").await.unwrap();
+    // The other end may have heard nothing yet, and nobody answers when we have gone; some may be lost.
+    for _ in 0..6 {
+        pipe.send("through").await.unwrap();
+    }
     let datagrams = pipe.is_datagram();
     pipe.close().await;
-    Story { controlling, peer, datagrams, took, attempts }
+    Story { controlling, peer, datagrams, took, total, attempts, plan }
 }
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(15);
 
 fn opens(over: Over, a: impl Into<Setup>, b: impl Into<Setup>) {
     let internet = Internet::with_link(Link::steady(Duration::from_millis(10)), 1).unwrap();
@@ -144,6 +152,11 @@ pairs! {
     udp_counting_x_counting: Udp, SymmetricSequential x SymmetricSequential;
     udp_block_x_block: Udp, PortBlockSymmetric x PortBlockSymmetric;
     udp_block_x_counting: Udp, PortBlockSymmetric x SymmetricSequential;
+    udp_open_filter_x_symmetric: Udp, SymmetricAdf x SymmetricRandom;
+    udp_open_filter_x_itself: Udp, SymmetricAdf x SymmetricAdf;
+    udp_open_filter_x_address_dependent: Udp, SymmetricAdf x AddressDependent;
+    udp_address_dependent_x_block: Udp, AddressDependent x PortBlockSymmetric;
+    udp_address_dependent_x_itself: Udp, AddressDependent x AddressDependent;
     udp_firewall_x_linux: Udp, Firewall x Linux;
     udp_linux_x_counting: Udp, Linux x SymmetricSequential;
     tcp_home_x_home: Tcp, Home x Home;
@@ -170,16 +183,38 @@ fn homes(over: Over, delay: Duration, loss: f64) {
     let middle = middle(&internet);
     let (a, b) = (internet.behind(Kind::Home).unwrap(), internet.behind(Kind::Home).unwrap());
     let runs = super::report::runs().max(3);
-    let mut took = Vec::new();
+    let (mut took, mut total, mut attempts) = (Vec::new(), Vec::new(), Vec::new());
     for run in 0..runs {
         match punch(&middle, over, [&a, &b], SOON) {
-            [Ok(one), Ok(other)] => took.push(one.took.max(other.took)),
+            [Ok(one), Ok(other)] => {
+                took.push(one.took.max(other.took));
+                total.push(one.total.max(other.total));
+                attempts.push(one.attempts.max(other.attempts));
+            }
             ends => println!("{over}, run {run}: {ends:?}"),
         }
     }
     took.sort();
-    let of = |part: usize| took.get((took.len() * part / 100).min(took.len().saturating_sub(1)));
-    println!("{over} {delay:?} {loss}: {} of {runs}, median {:?}, 99th {:?}", took.len(), of(50), of(99));
+    total.sort();
+    attempts.sort();
+    let of = |times: &[Duration], part: usize| {
+        let at = (times.len() * part / 100).min(times.len().saturating_sub(1));
+        times.get(at).copied().unwrap_or_default()
+    };
+    let trips = |time: Duration| {
+        (time.as_secs_f64() / (delay * 2).max(Duration::from_micros(1)).as_secs_f64() * 10.0).round() / 10.0
+    };
+    println!(
+        "{over}, {delay:?} one way, {loss} lost: {} of {runs}; after the instant median {:?}, 99th {:?}; from the start median \
+         {:?} ({} round trips), 99th {:?}; at most {:?} attempts",
+        took.len(),
+        of(&took, 50),
+        of(&took, 99),
+        of(&total, 50),
+        trips(of(&total, 50)),
+        of(&total, 99),
+        attempts.last(),
+    );
     // Where packets are lost, one of a few may fail; of many, two in a hundred.
     let failed = runs - took.len();
     assert!(failed <= (runs / 50).max(usize::from(loss > 0.0)), "{failed} of {runs} failed");
@@ -246,6 +281,10 @@ const KINDS: [Kind; 14] = [
 
 /// Pairs for which guessing both ends' ports costs too much: both say so, and a relay is left.
 fn is_hopeless(over: Over, a: Kind, b: Kind) -> bool {
+    // A filter that lets in all of an address is as good as a port that stays.
+    if over == Over::Udp && [a, b].contains(&Kind::SymmetricAdf) {
+        return false;
+    }
     let random = |kind| match kind {
         Kind::SymmetricRandom | Kind::SymmetricAdf => Some(64_512.0),
         Kind::AddressDependent => Some(4_096.0),
@@ -259,13 +298,6 @@ fn is_hopeless(over: Over, a: Kind, b: Kind) -> bool {
         (None, Some(one)) if counts(a) => over == Over::Tcp || one > 3_000.0,
         _ => false,
     }
-}
-
-/// A NAT that takes one port for each address, and not for each port of it, has fewer ports than packets: where the other end
-/// guesses too, they meet about every other time.
-fn is_a_gamble(a: Kind, b: Kind) -> bool {
-    let moves = |kind| matches!(kind, Kind::AddressDependent | Kind::PortBlockSymmetric);
-    moves(a) && moves(b) && (a == Kind::AddressDependent || b == Kind::AddressDependent)
 }
 
 /// Each pair `NATPIPE_RUNS` times; the table is kept in docs/punch.md.
@@ -291,9 +323,7 @@ fn matrix(over: Over) {
                         took.push(one.took.max(other.took));
                     }
                     ends if is_hopeless(over, a, b) => {
-                        let says = |end: &Result<Story, PunchError>| {
-                            matches!(end, Err(PunchError::Closed { plan: Plan::Hopeless { .. }, .. }))
-                        };
+                        let says = |end: &Result<Story, PunchError>| matches!(end, Err(PunchError::Closed { plan, .. }) if plan.is_hopeless());
                         assert!(ends.iter().all(says), "{over}, {a} and {b}: {ends:?}");
                     }
                     ends => {
@@ -306,13 +336,97 @@ fn matrix(over: Over) {
             took.sort();
             cells += &format!(" {b}: {opened}/{tries} {:?};", took.get(took.len() / 2).copied().unwrap_or_default());
             let missed = tries - opened;
-            if !is_hopeless(over, a, b) && !is_a_gamble(a, b) && missed > (tries / 20).max(usize::from(runs < 20)) {
+            if !is_hopeless(over, a, b) && missed > (tries / 20).max(usize::from(runs < 20)) {
                 wrong.push(format!("{a} and {b}: {opened} of {tries}"));
             }
         }
         println!("{over} {a}:{cells}");
     }
     assert!(wrong.is_empty(), "{over}: {wrong:#?}");
+}
+
+/// The four kinds of iroh's own matrix, by the rules of the crate that it tests with. Without guessing ports three of their
+/// sixteen pairs can not be punched.
+const IROH: [Kind; 4] = [Kind::Open, Kind::PatchbayOpen, Kind::PatchbayModerate, Kind::PatchbayStrict];
+
+#[test]
+fn irohs_sixteen_pairs_are_punched_and_two_strict_ones_say_why_not() {
+    let internet = Internet::with_link(Link::steady(Duration::from_millis(10)), 1).unwrap();
+    let middle = middle(&internet);
+    let ends = [(); 2].map(|()| IROH.map(|kind| internet.behind(kind).unwrap()));
+    let (runs, mut wrong) = (super::report::runs(), Vec::new());
+    for (row, a) in IROH.into_iter().enumerate() {
+        for (column, b) in IROH.into_iter().enumerate() {
+            let hopeless = a == Kind::PatchbayStrict && b == Kind::PatchbayStrict;
+            let (mut opened, mut took) = (0, Vec::new());
+            for _ in 0..runs {
+                match punch(&middle, Over::Udp, [&ends[0][row], &ends[1][column]], SOON) {
+                    [Ok(one), Ok(other)] => {
+                        opened += 1;
+                        took.push(one.took.max(other.took));
+                    }
+                    ends if hopeless => {
+                        for end in ends {
+                            let said = end.unwrap_err().to_string();
+                            assert!(said.contains("use a relay"), "{said}");
+                        }
+                    }
+                    ends => println!("{a} and {b}: {ends:?}"),
+                }
+            }
+            took.sort();
+            println!("{a} and {b}: {opened} of {runs}, median {:?}", took.get(took.len() / 2));
+            // Without many runs each has to be; with many, one in twenty may not.
+            if opened < if hopeless { 0 } else { runs - runs / 20 } {
+                wrong.push(format!("{a} and {b}: {opened} of {runs}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The second server is hard to hear, or is not there: what its silence hides must not be taken for a NAT that keeps its ports.
+fn with_a_second_server(drops: &str, runs: u32) {
+    let internet = Internet::with_link(Link::steady(Duration::from_millis(10)), 1).unwrap();
+    let middle = middle(&internet);
+    let chain = format!("chain in {{\ntype filter hook input priority 0\nudp dport 3478 {drops}\n}}");
+    let rules = format!("table inet deaf {{\n{chain}\n}}\n");
+    middle.servers[1].2.nft(&rules).unwrap();
+    for (a, b) in [(Kind::SymmetricRandom, Kind::Home), (Kind::NonPreserving, Kind::Home), (Kind::Home, Kind::Linux)] {
+        let (host, other) = (internet.behind(a).unwrap(), internet.behind(b).unwrap());
+        for _ in 0..runs {
+            let ends = punch(&middle, Over::Udp, [&host, &other], SOON);
+            let [Ok(one), Ok(other)] = ends else { panic!("{a} and {b}: {ends:?}") };
+            println!("{a} and {b}: {:?}, {} and {} packets", one.took.max(other.took), one.attempts, other.attempts);
+        }
+    }
+}
+
+#[test]
+fn a_second_server_that_loses_two_of_three_requests_is_heard_all_the_same() {
+    with_a_second_server("numgen inc mod 3 < 2 drop", 1);
+}
+
+#[test]
+fn a_second_server_that_is_dead_does_not_make_a_nat_look_better_than_it_is() {
+    with_a_second_server("drop", 1);
+}
+
+/// A NAT that takes another port for each destination, and gives a fresh socket the port that it has itself, or one at a fixed
+/// distance.
+#[test]
+fn what_a_fresh_socket_gets_is_foreseen() {
+    let internet = Internet::with_link(Link::steady(Duration::from_millis(10)), 1).unwrap();
+    let middle = middle(&internet);
+    for name in ["model-symmetric-equal", "model-symmetric-preserving"] {
+        let kind: Kind = name.parse().unwrap();
+        let (a, b) = (internet.behind(kind).unwrap(), internet.behind(kind).unwrap());
+        for over in [Over::Udp, Over::Tcp] {
+            let ends = punch(&middle, over, [&a, &b], SOON);
+            let [Ok(one), Ok(other)] = ends else { panic!("{kind} over {over}: {ends:?}") };
+            assert_eq!([one.plan, other.plan], [Plan::Meet, Plan::Meet]);
+        }
+    }
 }
 
 #[test]

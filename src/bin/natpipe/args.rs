@@ -10,6 +10,7 @@ use natpipe::lab::{Kind, Setup};
 use natpipe::rendezvous::Proxy;
 use natpipe::smart::Identity;
 use natpipe::stun::ServerName;
+use natpipe::turn::TurnServer;
 use natpipe::{PeerId, Ticket};
 
 use crate::commands::stun_server::listen_addr;
@@ -74,6 +75,10 @@ pub enum Command {
     },
     /// Be the server where peers meet: STUN, signalling and relay in one process.
     Serve(ServeArgs),
+    /// Punch one hole through the NATs of both ends, with no server in between, and connect it to standard input and output:
+    /// by two lines that people carry, or agreed over any stream. What goes through it is encrypted, and both ends prove their
+    /// keys.
+    Punch(PunchArgs),
     /// Join two pipes both ways, until both ends have ended.
     Link {
         /// One end.
@@ -437,6 +442,13 @@ pub struct PeerArgs {
     /// Go to rendezvous servers and brokers through this HTTP proxy: http://[USER:PASSWORD@]HOST:PORT.
     #[arg(long, value_name = "URL")]
     pub proxy: Option<Proxy>,
+    /// Meet at this TURN server where nothing straighter works (several may be given): turn:USER:PASSWORD@HOST[:PORT][?transport=udp|tcp],
+    /// turns:… over TLS, turn:HOST?secret=SECRET. One end that has one is enough.
+    #[arg(long, value_name = "URL")]
+    pub turn: Vec<TurnServer>,
+    /// Do not ask the router to open ports (PCP, NAT-PMP, UPnP).
+    #[arg(long)]
+    pub no_port_mapping: bool,
 }
 
 /// What `listen` can be told.
@@ -470,6 +482,53 @@ pub struct ConnectArgs {
     pub peer: PeerArgs,
 }
 
+/// UDP or TCP.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum OverArg {
+    /// ICE, and QUIC over it.
+    Udp,
+    /// Simultaneous open, and TLS over it.
+    Tcp,
+}
+
+/// What `punch` can be told.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("how").required(true).args(["manual", "through"]))]
+pub struct PunchArgs {
+    /// Print a line for the other side, and read the other side's line as the first of standard input. What follows is data.
+    #[arg(long)]
+    pub manual: bool,
+    /// Agree with the other end over this stream instead: straight, or joined by someone who can reach both.
+    #[arg(long, value_name = "SPEC")]
+    pub through: Option<Spec>,
+    /// What the hole is for.
+    #[arg(long, default_value = "udp")]
+    pub proto: OverArg,
+    /// A STUN server to ask for our external address (several may be given; two of different addresses show what the NAT does),
+    /// instead of well-known public ones.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub stun: Vec<ServerName>,
+    /// Use this interface only (several may be given).
+    #[arg(long, value_name = "NAME")]
+    pub interface: Vec<String>,
+    /// Who we are, made where there is none. Default: someone new each time.
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+    /// The other end has to be this peer.
+    #[arg(long, value_name = "PEER")]
+    pub peer: Option<PeerId>,
+    /// Seconds to wait for the other end to begin.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300.0, value_parser = seconds)]
+    pub wait: f64,
+    /// Read the other side's line from the terminal, so that all of standard input is data.
+    #[arg(long, requires = "manual")]
+    pub tty: bool,
+    /// Where both NATs choose ports at random out of all of them, try all the same: 280,000 packets in 40 seconds. Both ends
+    /// have to say so.
+    #[arg(long)]
+    pub all_out: bool,
+}
+
 /// What `lab` can be told.
 #[derive(Debug, clap::Args)]
 pub struct LabArgs {
@@ -482,6 +541,15 @@ pub struct LabArgs {
     /// Every pair of these kinds instead.
     #[arg(long)]
     pub matrix: bool,
+    /// Only punch holes for this, without a server that relays, and tell how often, how soon and with how many packets.
+    #[arg(long, value_name = "PROTO", conflicts_with = "mib")]
+    pub punch: Option<OverArg>,
+    /// With --punch: try where both NATs choose ports at random out of all of them.
+    #[arg(long, requires = "punch")]
+    pub all_out: bool,
+    /// Instead, simulate every pair of the 35 NATs of seed 002's system in memory, --runs times each, and show the theory beside it.
+    #[arg(long, conflicts_with_all = ["matrix", "punch", "a", "b"])]
+    pub simulate: bool,
     /// The kinds of the matrix. Default: fourteen.
     #[arg(long, value_name = "KIND", value_delimiter = ',', requires = "matrix")]
     pub kinds: Vec<Kind>,

@@ -2,10 +2,12 @@
 
 mod args;
 mod commands;
+mod holes;
 mod output;
 mod pattern;
 mod peering;
 mod progress;
+mod simulate;
 mod spec;
 mod world;
 
@@ -62,6 +64,7 @@ async fn run(args: Args, lab: Result<(), natpipe::lab::LabError>) -> anyhow::Res
         Command::Demo { mib } => commands::demo::run(mib, lab, json).await,
         Command::Listen(args) => commands::listen::run(args, json).await,
         Command::Connect(args) => commands::connect::run(args, json).await,
+        Command::Punch(args) => commands::punch::run(args, json).await,
         Command::Lab(args) => commands::lab::run(args, lab, json).await,
         Command::Completions { shell } => commands::manual::completions(shell),
         Command::Man { dir } => commands::manual::man(dir.as_deref()),

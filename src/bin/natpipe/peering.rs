@@ -33,6 +33,7 @@ const IDLE: Duration = Duration::from_secs(120);
 /// A node as the arguments want it.
 pub async fn node(args: &PeerArgs, listens: bool, one_time: bool) -> Result<Node> {
     let mut builder = Node::builder().direct_only(args.direct_only).relay_only(args.relay_only).one_time(one_time);
+    builder = builder.port_mapping(!args.no_port_mapping);
     builder = builder.lan(args.lan).public_stun(!args.no_public && !args.no_public_stun);
     builder = builder.public_brokers(listens && !args.no_public && !args.no_public_mqtt);
     if let Some(file) = &args.identity {
@@ -50,6 +51,9 @@ pub async fn node(args: &PeerArgs, listens: bool, one_time: bool) -> Result<Node
     }
     for name in &args.interface {
         builder = builder.interface(name);
+    }
+    for server in &args.turn {
+        builder = builder.turn(server.clone());
     }
     if let Some(proxy) = &args.proxy {
         builder = builder.proxy(proxy.clone());

@@ -26,7 +26,9 @@ const BETTER: Duration = Duration::from_secs(8);
 /// A network with a place to meet.
 pub struct World {
     internet: Internet,
+    delay: Duration,
     url: ServerUrl,
+    first: SocketAddr,
     stun: SocketAddr,
     // Dropped in this order.
     _server: rendezvous::Server,
@@ -67,13 +69,25 @@ impl World {
         })?;
         Ok(Self {
             internet,
+            delay,
             url: server.url(),
+            first,
             stun: second.addr(),
             _server: server,
             _second: second,
             _runtimes: runtimes,
             _hosts: hosts,
         })
+    }
+
+    /// One way from each router to the middle.
+    pub fn delay(&self) -> Duration {
+        self.delay
+    }
+
+    /// Where STUN is answered.
+    pub fn stun_servers(&self) -> [SocketAddr; 2] {
+        [self.first, self.stun]
     }
 
     /// Whether networks can be built here at all.

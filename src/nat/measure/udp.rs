@@ -1,19 +1,16 @@
 //! Waits: a test over UDP: its sockets, its packets and its clock.
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
-use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 use tokio::time::sleep_until;
 
 use super::{Asking, words};
 use crate::nat::probe::{Effect, SocketId, Transmit};
-use crate::net::{Local, Route, SocketOptions, socket};
+use crate::net::{Local, Route, SocketOptions, receive_any, socket};
 
 /// Room for an answer.
 const ROOM: usize = 2048;
@@ -31,7 +28,7 @@ pub(super) async fn drive(test: &mut impl Asking, route: &Route) {
         let Some(next) = test.poll_timeout() else { return };
         tokio::select! {
             biased;
-            (socket, from, len) = receive(&sockets, &mut buf) => words::hear(test, begun.elapsed(), socket, from, &buf[..len]),
+            (socket, from, len) = receive_any(|| sockets.iter().map(|(id, socket)| (*id, socket)), &mut buf) => words::hear(test, begun.elapsed(), socket, from, &buf[..len]),
             () = sleep_until((begun + next).into()) => test.handle_timeout(begun.elapsed()),
         }
     }
@@ -78,33 +75,4 @@ fn send(test: &mut impl Asking, begun: Instant, sockets: &BTreeMap<SocketId, Udp
 
 fn is_hopeless(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable)
-}
-
-/// The next packet at any of the sockets.
-async fn receive(sockets: &BTreeMap<SocketId, UdpSocket>, buf: &mut [u8]) -> (SocketId, SocketAddr, usize) {
-    poll_fn(|cx| {
-        for (id, socket) in sockets {
-            if let Poll::Ready((from, len)) = poll_one(socket, cx, buf) {
-                return Poll::Ready((*id, from, len));
-            }
-        }
-        Poll::Pending
-    })
-    .await
-}
-
-/// An error is an earlier packet's (ICMP): the next read goes on.
-fn poll_one(socket: &UdpSocket, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<(SocketAddr, usize)> {
-    /// ICMP errors that are skipped at one go; more wait for the next turn.
-    const ERRORS: usize = 16;
-    for _ in 0..ERRORS {
-        let mut read = ReadBuf::new(buf);
-        match socket.poll_recv_from(cx, &mut read) {
-            Poll::Ready(Ok(from)) => return Poll::Ready((from, read.filled().len())),
-            Poll::Ready(Err(_)) => {}
-            Poll::Pending => return Poll::Pending,
-        }
-    }
-    cx.waker().wake_by_ref();
-    Poll::Pending
 }

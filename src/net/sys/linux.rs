@@ -1,7 +1,7 @@
 //! Touches: interfaces and route tables as Linux tells them, for the calling thread's network namespace.
 
 use std::collections::BTreeMap;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::AsRawFd;
 use std::{fs, io, mem, ptr};
 
@@ -31,6 +31,10 @@ pub(crate) fn links() -> io::Result<Vec<(String, Link)>> {
         entry = item.ifa_next;
     }
     for (name, link) in &mut found {
+        // An interface without a hardware address (a tunnel, a VPN) has no such entry.
+        if link.index == 0 {
+            link.index = index(name);
+        }
         link.mtu = mtu(&asker, name);
     }
     Ok(found.into_iter().filter(|(_, link)| link.index != 0).collect())
@@ -81,6 +85,13 @@ fn flags(bits: libc::c_uint) -> Flags {
 fn mac(hardware: &libc::sockaddr_ll) -> Option<Mac> {
     let bytes: [u8; 6] = hardware.sll_addr.get(..6)?.try_into().ok()?;
     (hardware.sll_halen == 6 && bytes != [0; 6]).then_some(Mac(bytes))
+}
+
+/// The kernel's number for a name; 0 when it has none by now.
+fn index(name: &str) -> u32 {
+    let Ok(name) = CString::new(name) else { return 0 };
+    // SAFETY: the name ends in zero and lives for the call.
+    unsafe { libc::if_nametoindex(name.as_ptr()) }
 }
 
 /// A socket to ask the kernel about interfaces with; it never carries a packet.

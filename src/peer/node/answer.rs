@@ -14,11 +14,13 @@ use super::builder::NodeError;
 use super::doors::{back, comes_back, knock};
 use super::inner::{Inner, tcp_path};
 use super::meeting::{Meet, MeetError, Meeting};
+use super::relayed;
 use super::secure::{answer_hole, answer_quic, answer_stream};
 use crate::base::task::Nursery;
 use crate::key::tls::Allowed;
 use crate::key::{PeerId, Place, Ticket};
 use crate::nat::Proto;
+use crate::net::Changes;
 use crate::peer::greeting::{Greeting, Topic};
 use crate::peer::session::SessionId;
 use crate::peer::{PathInfo, PathKind, quic};
@@ -101,6 +103,20 @@ pub(super) async fn at_quic(node: Arc<Inner>) {
                 });
             }
             _ = callers.next(), if !callers.is_empty() => {}
+        }
+    }
+}
+
+/// Notices changes of this machine's network.
+pub(super) async fn at_changes(node: Arc<Inner>) {
+    let mut changes = match Changes::watch() {
+        Ok(changes) => changes,
+        Err(error) => return tracing::warn!(%error, "changes of the network will not be noticed"),
+    };
+    loop {
+        match changes.next().await {
+            Ok(()) => node.handle_change(),
+            Err(error) => return tracing::warn!(%error, "changes of the network are not noticed any more"),
         }
     }
 }
@@ -189,6 +205,12 @@ async fn talk(node: Arc<Inner>, signal: Signal) {
             let proto = if tcp { Proto::Tcp } else { Proto::Udp };
             if let Err(error) = punched(&node, peer, signal, proto).await {
                 tracing::debug!(%error, %proto, "punching for a caller");
+            }
+        }
+        Ok(Topic::Turn { session, offer }) => {
+            let (via, mut signal) = (node.servers(), signal);
+            if let Err(error) = relayed::answer(&node, &via, peer, &mut signal, session, offer).await {
+                tracing::debug!(error, "meeting a caller at a TURN server");
             }
         }
         Err(error) => tracing::debug!(%error, %peer, "a conversation about nothing"),

@@ -11,12 +11,14 @@ use super::doors::Doors;
 use super::handle::{Node, NodeHandle};
 use super::inner::{Inner, Ways};
 use super::meeting::Meet;
+use super::ports::{self, Ports};
 use crate::base::task::Nursery;
 use crate::key::tls::Allowed;
 use crate::key::{Identity, NoRandomness, OneTime, Place};
 use crate::peer::defaults::Public;
 use crate::pipe::tls::TlsClient;
 use crate::rendezvous::Proxy;
+use crate::turn::TurnServer;
 
 /// Pipes that peers have opened and nobody has accepted; more wait at their peers.
 const OPENED: usize = 64;
@@ -61,12 +63,14 @@ pub struct Builder {
     identity: Option<Identity>,
     via: Vec<Place>,
     stun: Vec<SocketAddr>,
+    turn: Vec<TurnServer>,
     interfaces: Vec<String>,
     proxy: Option<Proxy>,
     tls: Option<TlsClient>,
     allowed: Allowed,
     once: bool,
     doors: bool,
+    port_mapping: bool,
     #[cfg(feature = "lan")]
     lan: bool,
     public: Public,
@@ -79,12 +83,14 @@ impl Default for Builder {
             identity: None,
             via: Vec::new(),
             stun: Vec::new(),
+            turn: Vec::new(),
             interfaces: Vec::new(),
             proxy: None,
             tls: None,
             allowed: Allowed::anyone(),
             once: false,
             doors: true,
+            port_mapping: true,
             #[cfg(feature = "lan")]
             lan: false,
             public: Public::default(),
@@ -116,6 +122,13 @@ impl Builder {
     /// One more STUN server to ask when punching, beside those of the rendezvous servers.
     pub fn stun(mut self, server: SocketAddr) -> Self {
         self.stun.push(server);
+        self
+    }
+
+    /// Meets peers at this TURN server where nothing straighter works; one end that has one is enough. Given several times, the
+    /// next is asked when one gives no address. [`direct_only`](Self::direct_only) rules it out.
+    pub fn turn(mut self, server: TurnServer) -> Self {
+        self.turn.push(server);
         self
     }
 
@@ -177,6 +190,14 @@ impl Builder {
         self
     }
 
+    /// Asks the gateways of all routes to open the ports of our doors (PCP, NAT-PMP, UPnP), so that peers reach us straight;
+    /// what they open is taken back when the node is closed. Only routes of [`portmap::can_help`](crate::portmap::can_help) are
+    /// asked on. Default: yes.
+    pub fn port_mapping(mut self, yes: bool) -> Self {
+        self.port_mapping = yes;
+        self
+    }
+
     /// Makes the node: opens its doors and goes where it is met. When one of several places can not be reached, it is tried
     /// again later.
     ///
@@ -197,6 +218,7 @@ impl Builder {
             self.ways,
             self.allowed,
             self.stun,
+            self.turn,
             self.public,
             self.interfaces,
             self.proxy,
@@ -210,15 +232,22 @@ impl Builder {
         if self.lan {
             inner.announce()?;
         }
+        tasks.begin(answer::at_changes(inner.clone()));
         answer::everywhere(&inner, &self.via, &mut tasks).await?;
         let public = self.public.brokers(&self.via);
         if !public.is_empty() {
             tasks.begin(answer::at_place(inner.clone(), Meet::Brokers(public.clone()), None));
         }
+        let of_server = |place: &Place| if let Place::Server(url) = place { Some(url.clone()) } else { None };
+        let servers = self.via.iter().filter_map(of_server).collect();
         let via = self.via.into_iter().chain(public.into_iter().map(Place::Broker)).collect();
         if inner.doors.is_some() {
             tasks.begin(answer::at_tcp(inner.clone()));
             tasks.begin(answer::at_quic(inner.clone()));
+        }
+        if let Some(doors) = inner.doors.as_ref().filter(|_| self.port_mapping) {
+            let ports = doors.ports.get_or_init(|| Arc::new(Ports::new())).clone();
+            tasks.begin(ports::follow(inner.clone(), ports, doors.port, servers));
         }
         Ok(Node { handle: Arc::new(NodeHandle { inner, via, opened: Mutex::new(opened), tasks: Mutex::new(tasks) }) })
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::{OnceCell, mpsc};
+use tokio::sync::{OnceCell, mpsc, watch};
 
 use super::doors::{Doors, interfaces};
 use super::meeting::{Meet, MeetError, Meeting};
@@ -23,6 +23,7 @@ use crate::pipe::tls::TlsClient;
 use crate::punch::Puncher;
 use crate::rendezvous::{Client, ClientBuilder, ConnectError, Proxy};
 use crate::stun::{self, ServerName};
+use crate::turn::TurnServer;
 
 /// How long a name may take to be resolved.
 const RESOLVE: Duration = Duration::from_secs(5);
@@ -50,6 +51,7 @@ pub(super) struct Inner {
     pub(super) ways: Ways,
     pub(super) allowed: Allowed,
     pub(super) stun: Vec<SocketAddr>,
+    pub(super) turn: Vec<TurnServer>,
     public: Public,
     /// Addresses of the public STUN servers, once they were needed.
     public_stun: OnceCell<Vec<SocketAddr>>,
@@ -60,6 +62,8 @@ pub(super) struct Inner {
     /// One-time secrets, where only their holders are let in.
     pub(super) secrets: Option<Mutex<OneTime>>,
     pub(super) opened: mpsc::Sender<Opened>,
+    /// Counts the changes of this machine's network.
+    pub(super) changes: watch::Sender<u64>,
     #[cfg(feature = "lan")]
     pub(super) lan: super::near::Near,
     state: Mutex<State>,
@@ -86,6 +90,7 @@ impl Inner {
         ways: Ways,
         allowed: Allowed,
         stun: Vec<SocketAddr>,
+        turn: Vec<TurnServer>,
         public: Public,
         interfaces: Vec<String>,
         proxy: Option<Proxy>,
@@ -95,6 +100,7 @@ impl Inner {
         opened: mpsc::Sender<Opened>,
     ) -> Self {
         let secrets = secrets.map(Mutex::new);
+        let changes = watch::Sender::new(0);
         #[cfg(feature = "lan")]
         let lan = super::near::Near::default();
         Self {
@@ -107,12 +113,14 @@ impl Inner {
             ways,
             allowed,
             stun,
+            turn,
             interfaces,
             proxy,
             tls,
             doors,
             secrets,
             opened,
+            changes,
             state: Mutex::default(),
         }
     }
@@ -165,6 +173,21 @@ impl Inner {
         Ok(meeting)
     }
 
+    /// Has all places looked at: are we still there?
+    pub(super) fn check_meetings(&self) {
+        self.lock().meetings.iter().filter(|meeting| meeting.lives()).for_each(Meeting::check);
+    }
+
+    /// This machine's network is another one: what stands on the old one is looked at, and better ways are looked for.
+    pub(super) fn handle_change(&self) {
+        tracing::debug!("the network has changed");
+        self.check_meetings();
+        let here: Vec<IpAddr> =
+            interfaces(|_| true).iter().flat_map(|i| i.addrs().iter().map(|addr| addr.ip)).collect();
+        self.sessions().iter().for_each(|session| session.0.handle_change(&here));
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
     #[cfg(not(feature = "mqtt"))]
     async fn brokers(&self, _: &Meet, _: bool) -> Result<Meeting, MeetError> {
         Err(MeetError::NoMqtt)
@@ -208,6 +231,11 @@ impl Inner {
                 }
             }
         }
+        self.stun_servers(servers).await.into_iter().fold(puncher, Puncher::stun)
+    }
+
+    /// Where STUN is answered: the servers that were named, and rendezvous servers, which answer it too.
+    pub(super) async fn stun_servers(&self, servers: &[ServerUrl]) -> Vec<SocketAddr> {
         let mut stun = self.stun.clone();
         for server in servers {
             for ip in resolve(server.host()).await {
@@ -217,7 +245,7 @@ impl Inner {
         if stun.is_empty() {
             stun.extend(self.public_stun.get_or_init(|| resolve_all(self.public.stun(0))).await);
         }
-        stun.into_iter().fold(puncher, Puncher::stun)
+        stun
     }
 
     pub(super) fn wants(&self, interface: &Interface) -> bool {
@@ -306,9 +334,20 @@ impl Inner {
     }
 }
 
-/// Passes on the channels that a peer opens, until the session is over.
+/// Passes on the channels that a peer opens, and has the servers looked at when its path falls silent, until the session is
+/// over.
 async fn attend(node: Weak<Inner>, keep: Arc<Keep>, opened: mpsc::Sender<Opened>) {
-    while let Ok((id, kind)) = std::future::poll_fn(|cx| keep.0.poll_accept(cx)).await {
+    loop {
+        let next = tokio::select! {
+            next = std::future::poll_fn(|cx| keep.0.poll_accept(cx)) => next,
+            () = keep.0.ailing.notified() => {
+                if let Some(node) = node.upgrade() {
+                    node.check_meetings();
+                }
+                continue;
+            }
+        };
+        let Ok((id, kind)) = next else { break };
         if opened.send(Opened { keep: keep.clone(), id, kind }).await.is_err() {
             break;
         }

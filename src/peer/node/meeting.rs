@@ -89,6 +89,24 @@ impl Meeting {
         }
     }
 
+    /// Looks whether it still stands, now. Brokers are asked often enough by themselves.
+    pub(super) fn check(&self) {
+        match self {
+            Self::Server(client) => client.check(),
+            #[cfg(feature = "mqtt")]
+            Self::Brokers(_) => {}
+        }
+    }
+
+    /// The same, and waits until it does.
+    pub(super) async fn checked(&self) {
+        match self {
+            Self::Server(client) => client.checked().await,
+            #[cfg(feature = "mqtt")]
+            Self::Brokers(_) => {}
+        }
+    }
+
     /// Whether it stands, or comes back by itself.
     pub(super) fn lives(&self) -> bool {
         let state = match self {

@@ -2,7 +2,7 @@
 //! reordered when the path changes.
 //!
 //! `record` is the format, `lane` numbers records and sends them again, `channels` holds the bytes of
-//! each channel and its window, `state` puts them together; all of these decide. `drive` and `carry` wait: they
+//! each channel and its window, `pulse` tells a living path from a dead one, `state` puts them together; all of these decide. `drive` and `carry` wait: they
 //! move bytes between the state and the paths. `transport` makes each channel a pipe.
 
 mod carry;
@@ -10,6 +10,7 @@ mod channels;
 mod drive;
 mod lane;
 mod path;
+mod pulse;
 mod record;
 mod state;
 #[cfg(test)]
@@ -22,6 +23,8 @@ pub use drive::Ended;
 pub(crate) use drive::{Keep, Shared};
 pub(crate) use path::SessionId;
 use record::Kind;
+#[doc(hidden)]
+pub use record::reread as read_record;
 pub(crate) use state::Role;
 pub(crate) use transport::ChannelPipe;
 

@@ -4,18 +4,20 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use natpipe::lab::{Host, Kind, LabError, Setup};
+use natpipe::nat::Proto as Over;
 use natpipe::peer::{Event, PathKind, StrategyState};
 use serde_json::json;
 
 use super::demo::in_own_thread;
-use crate::args::LabArgs;
+use super::{punches, simulation};
+use crate::args::{LabArgs, OverArg};
 use crate::output;
 use crate::peering::path_event;
 use crate::progress;
 use crate::world::{Outcome, World};
 
 /// The kinds of a matrix, unless others are named.
-const KINDS: [Kind; 14] = [
+pub const KINDS: [Kind; 14] = [
     Kind::Open,
     Kind::Firewall,
     Kind::FullCone,
@@ -36,9 +38,25 @@ pub async fn run(args: LabArgs, lab: Result<(), LabError>, json: bool) -> Result
     if args.list {
         return Kind::ALL.into_iter().chain(Kind::models()).try_for_each(output::line);
     }
+    if args.simulate {
+        return in_own_thread(move || simulation::run(args.runs, json)).await;
+    }
     lab.context("a lab needs network namespaces, which this system does not allow this user")?;
     anyhow::ensure!((0.0..100.0).contains(&args.loss), "--loss is a percentage below 100");
-    in_own_thread(move || if args.matrix { matrix(&args, json) } else { pair(&args, json) }).await
+    in_own_thread(move || match (args.punch.map(over), args.matrix) {
+        (Some(over), true) => punches::matrix(&args, over, json),
+        (Some(over), false) => punches::pair(&args, over, json),
+        (None, true) => matrix(&args, json),
+        (None, false) => pair(&args, json),
+    })
+    .await
+}
+
+fn over(arg: OverArg) -> Over {
+    match arg {
+        OverArg::Udp => Over::Udp,
+        OverArg::Tcp => Over::Tcp,
+    }
 }
 
 fn world(args: &LabArgs) -> Result<World> {

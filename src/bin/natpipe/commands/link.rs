@@ -34,14 +34,14 @@ fn closed(json: bool, at_a: Counters, at_b: Counters) {
 }
 
 /// An end that is open, or that waits for its peer.
-enum Waiting {
+pub enum Waiting {
     Open(Pipe),
     ForClient(Pipe),
     ForDatagram(Pipe),
 }
 
 impl Waiting {
-    async fn open(spec: &Spec, json: bool) -> Result<Self> {
+    pub async fn open(spec: &Spec, json: bool) -> Result<Self> {
         let pipe = spec.open(NetConf::default()).await?;
         if !spec.listens() {
             return Ok(Self::Open(pipe));
@@ -51,7 +51,7 @@ impl Waiting {
         Ok(if matches!(spec, Spec::UdpListen(_)) { Self::ForDatagram(pipe) } else { Self::ForClient(pipe) })
     }
 
-    async fn peer(self) -> Result<Pipe> {
+    pub async fn peer(self) -> Result<Pipe> {
         match self {
             Self::Open(pipe) => Ok(pipe),
             Self::ForClient(server) => {

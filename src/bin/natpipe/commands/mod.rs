@@ -3,6 +3,7 @@
 pub mod connect;
 pub mod demo;
 pub mod echo;
+pub mod gateways;
 pub mod interfaces;
 pub mod lab;
 pub mod link;
@@ -13,5 +14,8 @@ pub mod mq;
 pub mod nat;
 pub mod peers;
 pub mod pool;
+pub mod punch;
+pub mod punches;
 pub mod serve;
+pub mod simulation;
 pub mod stun_server;
