@@ -142,7 +142,9 @@ async fn nobody_there_is_an_error_in_time_and_closing_waits_for_no_one() {
     let nobody = Identity::generate().unwrap();
     let signal = ann.signal(nobody.peer_id()).unwrap();
     signal.send("is anybody there?").await.unwrap();
+    let begun = std::time::Instant::now();
     assert_eq!(soon("the answer", signal.recv()).await, Err(SignalError::NoAnswer));
+    println!("nobody there: {:?}", begun.elapsed());
     let again = ann.signal(nobody.peer_id()).unwrap();
     soon("the end", ann.close()).await;
     assert_eq!(soon("the end", again.recv()).await.unwrap_err(), SignalError::ServerLost);

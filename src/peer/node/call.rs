@@ -387,7 +387,8 @@ impl Race {
             }
         }
         if begun && node.turn.is_empty() {
-            let why = "the peer was met at brokers, which relay nothing; a rendezvous server (--via natpipe://…) would";
+            let why =
+                "the places to meet are brokers, which relay nothing; a rendezvous server (--via natpipe://…) would";
             failures.push((PathKind::Relay, why.to_owned()));
         }
         failures

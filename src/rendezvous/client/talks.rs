@@ -51,6 +51,9 @@ pub(super) enum Carriage {
     },
 }
 
+/// How long a peer may be absent from all brokers: it may have lost its connection to them just now.
+const ABSENT: Duration = Duration::from_secs(3);
+
 /// How long a conversation that nobody holds any more is said the rest of.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -85,6 +88,8 @@ struct Talk {
     ended: Option<SignalError>,
     /// Where texts may be lost.
     resend: Option<Resend>,
+    /// At which brokers nobody listens for the other end, as these say.
+    absent: u8,
     /// Since when nobody holds it.
     left: Option<Instant>,
 }
@@ -303,6 +308,17 @@ impl Talks {
         acknowledgement.map(|sealed| Frame::Signal { peer: from, sealed })
     }
 
+    /// Nobody listens for this peer at a broker (its bit, and those of all that are connected).
+    pub(super) fn be_absent(&mut self, now: Instant, peer: RawPeer, broker: u8, connected: u8) {
+        for id in self.by_peer.get(&peer).cloned().unwrap_or_default() {
+            let Some(talk) = self.talks.get_mut(&id) else { continue };
+            talk.be_absent(now, broker, connected);
+            if talk.is_over() {
+                self.remove(id);
+            }
+        }
+    }
+
     /// Another peer begins a conversation.
     fn be_addressed(&mut self, now: Instant, from: RawPeer, sealed: &[u8]) -> Option<TalkId> {
         if self.carriage == (Carriage::Brokers { open: false }) {
@@ -373,6 +389,7 @@ impl Talk {
             relays: 0,
             ended: None,
             resend: matches!(carriage, Carriage::Brokers { .. }).then(Resend::default),
+            absent: 0,
             left: None,
         }
     }
@@ -402,6 +419,17 @@ impl Talk {
     /// True when nobody holds it and nothing of it is to be said again.
     fn is_over(&self) -> bool {
         self.left.is_some() && self.resend.as_ref().is_none_or(Resend::is_done)
+    }
+
+    /// Gives up when there is no broker left where the other end could be.
+    fn be_absent(&mut self, now: Instant, broker: u8, connected: u8) {
+        let Some(resend) = &mut self.resend else { return };
+        self.absent |= broker;
+        let long = resend.oldest().is_some_and(|since| now >= since + ABSENT);
+        if long && !self.conversation.is_live() && self.absent & connected == connected {
+            resend.give_up();
+            self.end(SignalError::NoAnswer);
+        }
     }
 
     /// Gives up what nobody acknowledges.

@@ -380,3 +380,21 @@ fn one_that_only_calls_is_not_called() {
     (0..100).for_each(|_| world.step(0));
     assert!(world.accept(1).is_none() && world.ends[1].desk.talks.is_empty());
 }
+
+#[test]
+fn a_peer_that_is_at_none_of_the_brokers_is_given_up_soon_and_one_that_is_at_another_is_not() {
+    let mut world = Between::new(4);
+    let (at_ann, bob) = (world.begin(), world.ends[1].key());
+    let absent = |world: &mut Between, broker| world.ends[0].desk.talks.be_absent(world.now, bob, broker, 0b101);
+    absent(&mut world, 0b001);
+    absent(&mut world, 0b100);
+    assert_eq!(world.ends[0].next(at_ann), None, "it may have lost its connection just now");
+    (0..200).for_each(|_| world.step(10));
+    assert_eq!(world.ends[0].next(at_ann), None);
+    absent(&mut world, 0b100);
+    assert_eq!(world.ends[0].next(at_ann), Some(Err(SignalError::NoAnswer)));
+    let again = world.begin();
+    (0..200).for_each(|_| world.step(10));
+    absent(&mut world, 0b001);
+    assert_eq!(world.ends[0].next(again), None, "there is another broker");
+}

@@ -1,7 +1,8 @@
 //! Waits: one MQTT connection in either version of the protocol, over rumqttc.
 
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,9 +10,10 @@ use rumqttc::{NetworkOptions, Proxy, ProxyAuth, ProxyType, Transport, v5};
 use rustls::ClientConfig;
 use tokio::sync::mpsc;
 
+use super::link::Letter;
 use crate::key::envelope::MAX_LEN;
 use crate::key::{BrokerCarrier, BrokerUrl};
-use crate::rendezvous;
+use crate::rendezvous::{self, RawPeer};
 
 /// A silent connection is pinged so often; one that does not answer until the next is lost.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -60,13 +62,22 @@ pub(super) enum Heard {
     Subscribed(bool),
     /// A message, and whether the broker had kept it from before.
     Message { payload: Bytes, retained: bool },
+    /// The broker says that nobody listens at the topic of this peer.
+    Nobody(RawPeer),
     /// The connection is over.
     Lost(String),
 }
 
+/// Who was written to, in the order in which it goes out.
+type Sent = Arc<Mutex<VecDeque<RawPeer>>>;
+
+fn lock(sent: &Sent) -> MutexGuard<'_, VecDeque<RawPeer>> {
+    sent.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A connection that is made or stands. What is heard comes through the channel, until it is lost.
 pub(super) enum Mouth {
-    V5(v5::AsyncClient),
+    V5(v5::AsyncClient, Sent),
     V311(rumqttc::AsyncClient),
 }
 
@@ -74,23 +85,32 @@ impl Mouth {
     /// False when so much waits that this is dropped.
     pub(super) fn subscribe(&self, topic: &str) -> bool {
         match self {
-            Self::V5(client) => client.try_subscribe(topic, v5::mqttbytes::QoS::AtLeastOnce).is_ok(),
+            Self::V5(client, _) => client.try_subscribe(topic, v5::mqttbytes::QoS::AtLeastOnce).is_ok(),
             Self::V311(client) => client.try_subscribe(topic, rumqttc::QoS::AtLeastOnce).is_ok(),
         }
     }
 
     /// False when so much waits that this is dropped.
-    pub(super) fn publish(&self, topic: &str, payload: Bytes) -> bool {
+    pub(super) fn publish(&self, letter: Letter) -> bool {
+        let Letter { to, topic, payload } = letter;
         match self {
-            Self::V5(client) => client.try_publish(topic, v5::mqttbytes::QoS::AtLeastOnce, false, payload).is_ok(),
-            Self::V311(client) => client.try_publish(topic, rumqttc::QoS::AtLeastOnce, false, payload).is_ok(),
+            Self::V5(client, sent) => {
+                // Held until it is queued, so that the order is the same.
+                let mut sent = lock(sent);
+                let queued = client.try_publish(&*topic, v5::mqttbytes::QoS::AtLeastOnce, false, payload).is_ok();
+                if queued {
+                    sent.push_back(to);
+                }
+                queued
+            }
+            Self::V311(client) => client.try_publish(&*topic, rumqttc::QoS::AtLeastOnce, false, payload).is_ok(),
         }
     }
 
     /// Says goodbye after what waits.
     pub(super) fn part(&self) {
         let parted = match self {
-            Self::V5(client) => client.try_disconnect().is_ok(),
+            Self::V5(client, _) => client.try_disconnect().is_ok(),
             Self::V311(client) => client.try_disconnect().is_ok(),
         };
         tracing::trace!(parted, "leaving a broker");
@@ -102,7 +122,9 @@ pub(super) fn open(way: &Way, version: Version, tell: mpsc::Sender<Heard>) -> (M
     match version {
         Version::V5 => {
             let (client, events) = v5::AsyncClient::new(way.options_v5(), usize::from(INFLIGHT));
-            (Mouth::V5(client), Ear::V5(Box::new(events), tell))
+            let sent = Sent::default();
+            let ear = EarV5 { events, tell, sent: sent.clone(), numbered: HashMap::new() };
+            (Mouth::V5(client, sent), Ear::V5(Box::new(ear)))
         }
         Version::V311 => {
             let (client, mut events) = rumqttc::AsyncClient::new(way.options_v311(), usize::from(INFLIGHT));
@@ -114,7 +136,7 @@ pub(super) fn open(way: &Way, version: Version, tell: mpsc::Sender<Heard>) -> (M
 
 /// The other half of a connection.
 pub(super) enum Ear {
-    V5(Box<v5::EventLoop>, mpsc::Sender<Heard>),
+    V5(Box<EarV5>),
     V311(Box<rumqttc::EventLoop>, mpsc::Sender<Heard>),
 }
 
@@ -122,16 +144,7 @@ impl Ear {
     /// Until the connection is lost, or nobody hears any more.
     pub(super) async fn listen(self) {
         match self {
-            Self::V5(mut events, tell) => loop {
-                let heard = match events.poll().await {
-                    Ok(v5::Event::Incoming(packet)) => heard_v5(packet),
-                    Ok(v5::Event::Outgoing(_)) => None,
-                    Err(error) => Some(Heard::Lost(error.to_string())),
-                };
-                if !pass_on(&tell, heard).await {
-                    return;
-                }
-            },
+            Self::V5(ear) => ear.listen().await,
             Self::V311(mut events, tell) => loop {
                 let heard = match events.poll().await {
                     Ok(rumqttc::Event::Incoming(packet)) => heard_v311(packet),
@@ -142,6 +155,40 @@ impl Ear {
                     return;
                 }
             },
+        }
+    }
+}
+
+/// The ear of version 5, whose brokers tell when nobody listens (section 3.4.2.1).
+pub(super) struct EarV5 {
+    events: v5::EventLoop,
+    tell: mpsc::Sender<Heard>,
+    sent: Sent,
+    /// By the number of the packet: at most as many as are not acknowledged.
+    numbered: HashMap<u16, RawPeer>,
+}
+
+impl EarV5 {
+    async fn listen(mut self) {
+        loop {
+            let heard = match self.events.poll().await {
+                Ok(v5::Event::Incoming(v5::mqttbytes::v5::Packet::PubAck(ack))) => {
+                    let peer = self.numbered.remove(&ack.pkid);
+                    let nobody = ack.reason == v5::mqttbytes::v5::PubAckReason::NoMatchingSubscribers;
+                    peer.filter(|_| nobody).map(Heard::Nobody)
+                }
+                Ok(v5::Event::Incoming(packet)) => heard_v5(packet),
+                Ok(v5::Event::Outgoing(rumqttc::Outgoing::Publish(number))) => {
+                    let peer = lock(&self.sent).pop_front();
+                    self.numbered.extend(peer.map(|peer| (number, peer)));
+                    None
+                }
+                Ok(v5::Event::Outgoing(_)) => None,
+                Err(error) => Some(Heard::Lost(error.to_string())),
+            };
+            if !pass_on(&self.tell, heard).await {
+                return;
+            }
         }
     }
 }

@@ -238,6 +238,14 @@ impl Standing {
         self.set(Stands::Lost(why.to_owned()));
     }
 
+    /// This broker's bit, and those of all that are connected.
+    pub(super) fn place(&self) -> (u8, u8) {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let up = all.iter().enumerate().filter(|(_, (_, stands))| matches!(stands, Stands::Up));
+        // There are at most eight.
+        (1 << self.at, up.fold(0, |bits, (at, _)| bits | 1 << at))
+    }
+
     fn set(&self, stands: Stands) {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all[self.at].1 = stands;

@@ -16,6 +16,7 @@ use crate::base::backoff::Backoff;
 use crate::base::bucket::Bucket;
 use crate::base::task::Nursery;
 use crate::key::{Identity, envelope};
+use crate::rendezvous::RawPeer;
 
 /// Waits between attempts to connect.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
@@ -34,6 +35,7 @@ pub(super) const LETTERS: usize = 256;
 /// A message on its way out.
 #[derive(Clone, Debug)]
 pub(super) struct Letter {
+    pub(super) to: RawPeer,
     pub(super) topic: Arc<str>,
     pub(super) payload: Bytes,
 }
@@ -106,6 +108,10 @@ impl Link {
                     }
                     Some(Heard::Subscribed(false)) => return Some("the broker does not let us subscribe".to_owned()),
                     Some(Heard::Message { payload, retained }) => self.receive(&payload, retained, bucket),
+                    Some(Heard::Nobody(peer)) => {
+                        let (at, up) = self.standing.place();
+                        self.shared.with(|desk, now| desk.talks.be_absent(now, peer, at, up));
+                    }
                     Some(Heard::Lost(why)) => return Some(why),
                     None => return Some("the connection to the broker failed".to_owned()),
                 },
@@ -143,7 +149,7 @@ impl Link {
 
 /// False when the broker has taken nothing for too long.
 fn send(mouth: &Mouth, letter: Letter, full_since: &mut Option<Instant>) -> bool {
-    if mouth.publish(&letter.topic, letter.payload) {
+    if mouth.publish(letter) {
         *full_since = None;
         return true;
     }

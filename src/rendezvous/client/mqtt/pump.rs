@@ -61,7 +61,7 @@ fn post(me: PeerId, frame: Frame, links: &[mpsc::Sender<Letter>]) {
     let Ok(to) = PeerId::from_bytes(peer) else { return };
     let enveloped = Ephemeral::random().ok().and_then(|fresh| envelope::close(me, to, &sealed, &fresh).ok());
     let Some(payload) = enveloped else { return tracing::warn!("a message can not be sealed") };
-    let letter = Letter { topic: topic(to).into(), payload: payload.into() };
+    let letter = Letter { to: peer, topic: topic(to).into(), payload: payload.into() };
     for link in links {
         // A broker that is too slow has no part in it.
         if link.try_send(letter.clone()).is_err() {
