@@ -105,16 +105,21 @@ async fn greet(punched: natpipe::punch::Punched) -> Result<()> {
     let pipe = punched.into_pipe(NetConf::default()).await?;
     let heard = async {
         loop {
-            pipe.send(WORD).await?;
+            // The other end may have heard us and left; what it said is still to be heard.
+            let sent = pipe.send(WORD).await;
             if let Ok(message) = pipe.recv_within(Duration::from_millis(200)).await {
                 anyhow::ensure!(message.data.starts_with(WORD.as_bytes()), "something else came through the hole");
-                // The other end may have heard nothing yet, and nobody answers when we have gone.
-                for _ in 0..PARTING {
-                    pipe.send(WORD).await?;
-                }
-                return anyhow::Ok(());
+                break;
+            }
+            sent?;
+        }
+        // Or it has heard nothing yet, and nobody answers when we have gone.
+        for _ in 0..PARTING {
+            if pipe.send(WORD).await.is_err() {
+                break;
             }
         }
+        anyhow::Ok(())
     };
     timeout(SILENT, heard).await.map_err(|_| anyhow!("nothing came through the hole"))??;
     pipe.close().await;
