@@ -15,10 +15,12 @@
 //! | `peer` | a pipe to whoever holds a ticket, whatever NATs stand between (feature `peer`) |
 //! | [`pipe`] | [`Pipe`], [`pipe_open`], [`NetConf`]: streams and datagrams, callbacks and queues, links |
 //! | `pool` | websocket pools: connections that talk both ways, by pool, router and connection (feature `pool`) |
+//! | `portmap` | ports of the router opened for us: PCP, NAT-PMP, UPnP-IGD, IPv6 pinholes (feature `portmap`) |
 //! | `punch` | hole punching, UDP (ICE) and TCP (simultaneous open), over any ordered channel (feature `punch`) |
 //! | `rendezvous` | a server to meet at: signalling sealed end to end, relayed streams (feature `peer`) |
 //! | `smart` | smart sockets: messages among many peers, reconnection, publish, round-robin, by identity (feature `smart`) |
 //! | `stun` | STUN messages, client and server (feature `stun`) |
+//! | `turn` | a TURN client: an address at a server that others can send to (feature `turn`) |
 
 mod base;
 #[cfg(feature = "comm")]
@@ -37,6 +39,8 @@ pub mod peer;
 pub mod pipe;
 #[cfg(feature = "pool")]
 pub mod pool;
+#[cfg(feature = "portmap")]
+pub mod portmap;
 #[cfg(feature = "punch")]
 pub mod punch;
 #[cfg(feature = "peer")]
@@ -45,6 +49,8 @@ pub mod rendezvous;
 pub mod smart;
 #[cfg(feature = "stun")]
 pub mod stun;
+#[cfg(feature = "turn")]
+pub mod turn;
 
 #[cfg(feature = "peer")]
 pub use key::{Identity, PeerId, Ticket};

@@ -142,6 +142,12 @@ impl Interface {
         }
     }
 
+    /// The router that its default route of a family leads to, as the kernel has it now; `None` when it has no such route,
+    /// the route names no router, or the system's table can not be read (it can on Linux).
+    pub fn gateway(&self, family: Family) -> Option<IpAddr> {
+        table::gateway(family, self.name(), &sys::route_table(family)?)
+    }
+
     #[cfg(test)]
     pub(crate) fn for_test(name: &str, link: Link, addrs: Vec<InterfaceAddr>) -> Self {
         Self(Arc::new(Inner { name: name.to_owned(), link, addrs }))

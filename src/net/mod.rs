@@ -9,6 +9,8 @@
 //! [`scope`](Scope), `happy` and `table` decide; `interface`, `socket` and `sys` touch the kernel,
 //! and `sys` is the only place in the crate with `unsafe`.
 
+#[cfg(feature = "peer")]
+mod changes;
 mod error;
 mod happy;
 mod interface;
@@ -26,6 +28,8 @@ pub(crate) mod socket;
 pub(crate) mod sys;
 mod table;
 
+#[cfg(feature = "peer")]
+pub(crate) use changes::Changes;
 pub use error::{InterfaceError, ResolveError, RouteError, SocketError, SocketStep};
 pub(crate) use happy::Race;
 pub use interface::{Flags, Interface, InterfaceAddr, Mac};

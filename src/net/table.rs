@@ -1,4 +1,6 @@
-//! Decides: which interface holds the default route, from the kernel's own route tables.
+//! Decides: which interface holds the default route, and by which gateway, from the kernel's own route tables.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Family;
 
@@ -9,15 +11,26 @@ const RTF_REJECT: u32 = 0x200;
 /// The interface of the default route with the lowest metric, in the text of `net/route` (IPv4)
 /// or `net/ipv6_route` (IPv6) of a Linux proc file system. Lines that do not parse are passed over.
 pub(crate) fn default_interface(family: Family, table: &str) -> Option<&str> {
-    let entries = table.lines().filter_map(|line| match family {
+    entries(family, table).min_by_key(|entry| entry.metric).map(|entry| entry.interface)
+}
+
+/// The next hop of an interface's default route with the lowest metric, in the same texts; none where the route leads to
+/// whoever is asked for.
+pub(crate) fn gateway(family: Family, interface: &str, table: &str) -> Option<IpAddr> {
+    let own = entries(family, table).filter(|entry| entry.interface == interface);
+    own.min_by_key(|entry| entry.metric)?.gateway.filter(|gateway| !gateway.is_unspecified())
+}
+
+fn entries(family: Family, table: &str) -> impl Iterator<Item = Entry<'_>> {
+    table.lines().filter_map(move |line| match family {
         Family::V4 => entry_v4(line),
         Family::V6 => entry_v6(line),
-    });
-    entries.min_by_key(|entry| entry.metric).map(|entry| entry.interface)
+    })
 }
 
 struct Entry<'a> {
     interface: &'a str,
+    gateway: Option<IpAddr>,
     metric: u32,
 }
 
@@ -26,10 +39,12 @@ fn entry_v4(line: &str) -> Option<Entry<'_>> {
     let mut fields = line.split_ascii_whitespace();
     let interface = fields.next()?;
     let destination = hex(fields.next()?)?;
-    let flags = hex(fields.nth(1)?)?;
+    // The kernel prints the four bytes as they lie in memory.
+    let gateway = Some(Ipv4Addr::from(hex(fields.next()?)?.to_ne_bytes()).into());
+    let flags = hex(fields.next()?)?;
     let metric = fields.nth(2)?.parse().ok()?;
     let mask = hex(fields.next()?)?;
-    (destination == 0 && mask == 0 && usable(flags)).then_some(Entry { interface, metric })
+    (destination == 0 && mask == 0 && usable(flags)).then_some(Entry { interface, gateway, metric })
 }
 
 /// `destination length source length next-hop metric refcount use flags interface`, all hexadecimal.
@@ -37,11 +52,13 @@ fn entry_v6(line: &str) -> Option<Entry<'_>> {
     let mut fields = line.split_ascii_whitespace();
     let destination = fields.next()?;
     let length = hex(fields.next()?)?;
-    let metric = hex(fields.nth(3)?)?;
+    let next_hop = u128::from_str_radix(fields.nth(2)?, 16).ok()?;
+    let metric = hex(fields.next()?)?;
     let flags = hex(fields.nth(2)?)?;
     let interface = fields.next()?;
     let is_default = length == 0 && destination.bytes().all(|b| b == b'0');
-    (is_default && usable(flags)).then_some(Entry { interface, metric })
+    let gateway = Some(Ipv6Addr::from(next_hop).into());
+    (is_default && usable(flags)).then_some(Entry { interface, gateway, metric })
 }
 
 fn usable(flags: u32) -> bool {
@@ -73,6 +90,19 @@ fe800000000000000000000000000000 40 00000000000000000000000000000000 00 00000000
     #[test]
     fn the_default_route_of_lowest_metric_that_is_up_wins() {
         assert_eq!(default_interface(Family::V4, V4), Some("eth0"));
+    }
+
+    #[test]
+    fn the_gateway_is_the_next_hop_of_the_interfaces_own_default_route() {
+        let seen = [(Family::V4, V4, "wlan0"), (Family::V6, V6, "eth0"), (Family::V4, V4, "down0")]
+            .map(|(family, table, interface)| gateway(family, interface, table).map(|ip| ip.to_string()));
+        // Written for a little-endian machine, as nearly all are.
+        if cfg!(target_endian = "little") {
+            assert_eq!(seen, [Some("192.168.1.1".into()), Some("fe80::1".into()), None]);
+        }
+        let on_link = "tun0\t00000000\t00000000\t0001\t0\t0\t0\t00000000\t0\t0\t0";
+        assert_eq!(default_interface(Family::V4, on_link), Some("tun0"));
+        assert_eq!(gateway(Family::V4, "tun0", on_link), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Decides: the first bytes on an authenticated path: what it is for.
 
 use super::PathKind;
+use super::offer::Offer;
 use super::session::SessionId;
 use crate::key::Secret;
 
@@ -52,6 +53,8 @@ pub(super) enum Topic {
     Meet { greeting: Greeting, addresses: Vec<std::net::SocketAddr> },
     /// A hole is to be punched for it, over this protocol; the rest of the conversation is the punch's.
     Punch { session: SessionId, tcp: bool },
+    /// They are to meet at a TURN server; what the caller has for it. The rest of the conversation is about that.
+    Turn { session: SessionId, offer: Offer },
 }
 
 /// Addresses that are taken of a caller; more would make us knock at many doors.
@@ -79,6 +82,7 @@ impl Topic {
                 bytes
             }
             Self::Punch { session, tcp } => [&[2, u8::from(*tcp)][..], &session.0].concat(),
+            Self::Turn { session, offer } => [&[3][..], &session.0, &offer.to_bytes()].concat(),
         }
     }
 
@@ -99,6 +103,11 @@ impl Topic {
             (2, [tcp @ (0 | 1), session @ ..]) => {
                 let session = <[u8; 16]>::try_from(session).map_err(|_| NoGreeting)?;
                 Ok(Self::Punch { session: SessionId(session), tcp: *tcp == 1 })
+            }
+            (3, rest) => {
+                let (session, offer) = rest.split_first_chunk::<16>().ok_or(NoGreeting)?;
+                let offer = Offer::from_bytes(offer).map_err(|_| NoGreeting)?;
+                Ok(Self::Turn { session: SessionId(*session), offer })
             }
             _ => Err(NoGreeting),
         }
@@ -138,7 +147,9 @@ mod tests {
     fn topics_are_read_as_they_were_written_and_nothing_else_is() {
         let addresses = vec!["192.0.2.1:5".parse().unwrap(), "[2001:db8::1]:6".parse().unwrap()];
         let meet = Topic::Meet { greeting: greeting(None), addresses };
-        for topic in [meet.clone(), Topic::Punch { session: SessionId([3; 16]), tcp: true }] {
+        let offer = Offer { relayed: Some("198.51.100.1:9".parse().unwrap()), ..Offer::default() };
+        let turn = Topic::Turn { session: SessionId([3; 16]), offer };
+        for topic in [meet.clone(), Topic::Punch { session: SessionId([3; 16]), tcp: true }, turn] {
             let bytes = topic.to_bytes();
             assert_eq!(Topic::from_bytes(&bytes), Ok(topic));
             assert_eq!(Topic::from_bytes(&[&bytes[..], &[0]].concat()), Err(NoGreeting));

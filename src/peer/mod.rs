@@ -1,20 +1,21 @@
 //! Peers: a pipe to whoever holds a ticket, whatever NATs stand between.
 //!
 //! ```text
-//! Ticket ─► race    direct | reverse | UDP punch | TCP punch | relay, all at once, each authenticated by key
+//! Ticket ─► race    direct | reverse | UDP punch | TCP punch | relay, TURN, all at once, each authenticated by key
 //!           path    TLS 1.3 over TCP and relays, QUIC over UDP
 //!           session many channels over whichever path is the best now; nothing lost, doubled or reordered at a change
 //!           Pipe    one channel
 //! ```
 //!
-//! `session` is the conversation that outlives its paths, `node` finds paths and holds everything, `greeting` decides about first
-//! words, `path` and `event` hold what is told of them, `quic` runs QUIC through holes. Without a node, [`introduce`] and [`secure`] make a
-//! pipe out of a hole that was punched otherwise, and a [`HandLine`] is what people carry for it.
+//! `session` is the conversation that outlives its paths, `node` finds paths and holds everything, `greeting` and `offer` decide
+//! about first words, `path` and `event` hold what is told of them, `quic` runs QUIC through holes. Without a node, [`introduce`]
+//! and [`secure`] make a pipe out of a hole that was punched otherwise, and a [`HandLine`] is what people carry for it.
 
 mod event;
 mod greeting;
 mod line;
 mod node;
+mod offer;
 mod path;
 mod quic;
 mod session;

@@ -70,6 +70,17 @@ impl PathInfo {
     }
 }
 
+impl PathInfo {
+    /// How good it is beside others that are alive too; smaller is better.
+    pub(crate) fn standing(&self) -> u8 {
+        match (self.kind, self.proto) {
+            (PathKind::Relay, _) => 2,
+            (_, Proto::Udp) => 1,
+            (_, Proto::Tcp) => 0,
+        }
+    }
+}
+
 impl fmt::Display for PathInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} over {}", self.kind, self.proto)?;

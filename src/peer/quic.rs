@@ -1,4 +1,4 @@
-//! Waits: QUIC over a punched hole, or over a socket of our own.
+//! Waits: QUIC over a punched hole, at a TURN server, or over a socket of our own.
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
@@ -18,6 +18,7 @@ use rustls::{ClientConfig as TlsClient, ServerConfig as TlsServer};
 use tokio::io::Interest;
 
 use crate::punch::UdpHole;
+use crate::turn::Allocation;
 
 /// What may be on its way in one direction: 1 Gbit/s over a round trip of 130 ms.
 const WINDOW: u32 = 16 << 20;
@@ -86,6 +87,65 @@ pub(super) fn through(hole: UdpHole, server: Option<ServerConfig>) -> io::Result
 /// Those of the system.
 pub(super) fn on(socket: std::net::UdpSocket, server: Option<ServerConfig>) -> io::Result<Endpoint> {
     Endpoint::new(endpoint_config(), server, socket, Arc::new(TokioRuntime))
+}
+
+/// An endpoint at a TURN server, which holds the allocation for as long as it lives.
+///
+/// # Errors
+/// Those of the system.
+pub(super) fn relayed(allocation: Allocation, server: Option<ServerConfig>) -> io::Result<Endpoint> {
+    let socket = Arc::new(Relayed { allocation });
+    Endpoint::new_with_abstract_socket(endpoint_config(), server, socket, Arc::new(TokioRuntime))
+}
+
+/// An allocation as quinn wants a socket: one datagram at a time.
+#[derive(Debug)]
+struct Relayed {
+    allocation: Allocation,
+}
+
+impl AsyncUdpSocket for Relayed {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(Taking { socket: self })
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        match self.allocation.try_send(transmit.contents, transmit.destination) {
+            // To whom nobody let in: an answer to a stranger, which is lost as on any network.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            sent => sent,
+        }
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let (Some(buf), Some(meta)) = (bufs.first_mut(), meta.first_mut()) else { return Poll::Ready(Ok(0)) };
+        let (bytes, from) = ready!(self.allocation.poll_recv(cx))?;
+        // What is too long for QUIC is nothing of it.
+        let len = if bytes.len() <= buf.len() { bytes.len() } else { 0 };
+        buf[..len].copy_from_slice(&bytes[..len]);
+        *meta = RecvMeta { addr: from, len, stride: len, ecn: None, dst_ip: None };
+        Poll::Ready(Ok(1))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.allocation.relayed())
+    }
+}
+
+#[derive(Debug)]
+struct Taking {
+    socket: Arc<Relayed>,
+}
+
+impl UdpPoller for Taking {
+    fn poll_writable(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.allocation.poll_writable(cx)
+    }
 }
 
 /// A hole as quinn wants a socket: many datagrams at a time, and ICE beneath. Whichever address of the peer ICE has nominated,

@@ -144,6 +144,13 @@ impl Proof {
         Ok(Challenge::Retry)
     }
 
+    /// After an answer that was believed: how often the server asked for other proof is counted anew, as it may for as long as a
+    /// session lasts.
+    #[cfg(feature = "turn")]
+    pub(crate) fn settle(&mut self) {
+        self.challenges = 0;
+    }
+
     /// Forgets realm and nonce, for another server.
     pub fn forget_server(&mut self) {
         if self.session.take().is_some() {

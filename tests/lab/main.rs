@@ -6,11 +6,17 @@
 mod behaviour;
 mod by_hand;
 mod coturn;
+#[allow(dead_code, reason = "not all of it is needed here")]
+#[path = "../turn/coturn.rs"]
+mod coturn_server;
+mod gateway;
 mod hosts;
 mod kinds;
 mod link;
+mod mobility;
 mod ordinary;
 mod peers;
+mod portmap;
 mod prober;
 mod punch;
 mod report;

@@ -10,6 +10,7 @@ use natpipe::lab::{Kind, Setup};
 use natpipe::rendezvous::Proxy;
 use natpipe::smart::Identity;
 use natpipe::stun::ServerName;
+use natpipe::turn::TurnServer;
 use natpipe::{PeerId, Ticket};
 
 use crate::commands::stun_server::listen_addr;
@@ -415,6 +416,13 @@ pub struct PeerArgs {
     /// Go to rendezvous servers through this HTTP proxy: http://[USER:PASSWORD@]HOST:PORT.
     #[arg(long, value_name = "URL")]
     pub proxy: Option<Proxy>,
+    /// Meet at this TURN server where nothing straighter works (several may be given): turn:USER:PASSWORD@HOST[:PORT][?transport=udp|tcp],
+    /// turns:… over TLS, turn:HOST?secret=SECRET. One end that has one is enough.
+    #[arg(long, value_name = "URL")]
+    pub turn: Vec<TurnServer>,
+    /// Do not ask the router to open ports (PCP, NAT-PMP, UPnP).
+    #[arg(long)]
+    pub no_port_mapping: bool,
 }
 
 /// What `listen` can be told.

@@ -32,6 +32,7 @@ const IDLE: Duration = Duration::from_secs(120);
 /// A node as the arguments want it.
 pub async fn node(args: &PeerArgs, one_time: bool) -> Result<Node> {
     let mut builder = Node::builder().direct_only(args.direct_only).relay_only(args.relay_only).one_time(one_time);
+    builder = builder.port_mapping(!args.no_port_mapping);
     if let Some(file) = &args.identity {
         builder = builder.identity(Identity::from_file_or_new(file)?);
     }
@@ -43,6 +44,9 @@ pub async fn node(args: &PeerArgs, one_time: bool) -> Result<Node> {
     }
     for name in &args.interface {
         builder = builder.interface(name);
+    }
+    for server in &args.turn {
+        builder = builder.turn(server.clone());
     }
     if let Some(proxy) = &args.proxy {
         builder = builder.proxy(proxy.clone());

@@ -10,7 +10,7 @@ use super::backbone::{Port, Prefix};
 
 use super::gate::Gate;
 use super::host::default_routes;
-use super::internet::{Inner, Internet, Uplink};
+use super::internet::{Inner, Internet, Uplink, nodad};
 use super::kind::{Kind, Setup};
 use super::nat64::{self, Nat64};
 use super::plan::{Lan, Pair};
@@ -232,6 +232,22 @@ impl Router {
     /// When the kernel does not let the thread in, which it did when the router was made.
     pub fn run<T>(&self, work: impl FnOnce() -> T) -> T {
         self.0.space.inside(work).unwrap_or_else(|error| panic!("{}: {error}", self.name()))
+    }
+
+    /// Gives it one more address on the internet, of any kind, which comes last: what it translates keeps its first one. (Its
+    /// own addresses are set apart for documents, and some programs take such addresses for no use.)
+    ///
+    /// # Errors
+    ///
+    /// For a router behind another one, and when the system refuses the address.
+    pub fn add_address(&self, address: IpAddr) -> Result<(), LabError> {
+        let Above::Core(port) = self.0.above else {
+            let name = "on the internet itself".to_owned();
+            return Err(LabError::NoInterface { space: self.name().to_owned(), name });
+        };
+        let prefix = Prefix::only(address);
+        self.0.space.ip(&format!("addr add {address}/{} dev {WAN}{}", prefix.bits, nodad(address)))?;
+        self.0.internet.add_address(port, address)
     }
 
     /// What packets to and from it meet on top of the core's link. A router behind another has no link to

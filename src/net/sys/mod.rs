@@ -3,6 +3,8 @@
 
 #[cfg(all(feature = "lab", target_os = "linux"))]
 pub(crate) mod cable;
+#[cfg(all(feature = "peer", target_os = "linux"))]
+mod changes;
 #[cfg(all(feature = "stun", target_os = "linux"))]
 mod fragment;
 #[cfg(all(feature = "stun", target_os = "linux"))]
@@ -22,6 +24,8 @@ mod splice;
 #[cfg(all(feature = "lab", target_os = "linux"))]
 pub(crate) mod tun;
 
+#[cfg(all(feature = "peer", target_os = "linux"))]
+pub(crate) use changes::ChangeBell;
 #[cfg(all(feature = "stun", target_os = "linux"))]
 pub(crate) use fragment::never_fragment;
 #[cfg(all(feature = "stun", target_os = "linux"))]
@@ -30,6 +34,8 @@ pub(crate) use hops::{keep_errors, take_error};
 pub(crate) use inherit::{at_exit, keep_open, take_inherited};
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{links, route_table};
+#[cfg(all(feature = "peer", not(target_os = "linux")))]
+pub(crate) use other::ChangeBell;
 #[cfg(all(feature = "stun", not(target_os = "linux")))]
 pub(crate) use other::{keep_errors, never_fragment, take_error};
 #[cfg(not(target_os = "linux"))]

@@ -12,11 +12,13 @@ use tokio::time::{sleep, timeout};
 
 use super::doors::{back, comes_back, knock};
 use super::inner::{Inner, tcp_path};
+use super::relayed;
 use super::secure::{answer_hole, answer_quic, answer_stream};
 use crate::base::task::Nursery;
 use crate::key::PeerId;
 use crate::key::tls::Allowed;
 use crate::nat::Proto;
+use crate::net::Changes;
 use crate::peer::greeting::{Greeting, Topic};
 use crate::peer::session::SessionId;
 use crate::peer::{PathInfo, PathKind, quic};
@@ -100,6 +102,20 @@ pub(super) async fn at_quic(node: Arc<Inner>) {
     }
 }
 
+/// Notices changes of this machine's network.
+pub(super) async fn at_changes(node: Arc<Inner>) {
+    let mut changes = match Changes::watch() {
+        Ok(changes) => changes,
+        Err(error) => return tracing::warn!(%error, "changes of the network will not be noticed"),
+    };
+    loop {
+        match changes.next().await {
+            Ok(()) => node.handle_change(),
+            Err(error) => return tracing::warn!(%error, "changes of the network are not noticed any more"),
+        }
+    }
+}
+
 /// Takes the conversations that others begin at a rendezvous server.
 pub(super) async fn at_rendezvous(node: Arc<Inner>, client: Client) {
     let mut callers: Nursery<()> = Nursery::new(&Handle::current());
@@ -130,6 +146,12 @@ async fn talk(node: Arc<Inner>, client: Client, signal: Signal) {
             let proto = if tcp { Proto::Tcp } else { Proto::Udp };
             if let Err(error) = punched(&node, &client, peer, signal, proto).await {
                 tracing::debug!(%error, %proto, "punching for a caller");
+            }
+        }
+        Ok(Topic::Turn { session, offer }) => {
+            let (via, mut signal) = ([client.url().clone()], signal);
+            if let Err(error) = relayed::answer(&node, &via, peer, &mut signal, session, offer).await {
+                tracing::debug!(error, "meeting a caller at a TURN server");
             }
         }
         Err(error) => tracing::debug!(%error, %peer, "a conversation about nothing"),

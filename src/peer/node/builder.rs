@@ -10,10 +10,12 @@ use super::answer;
 use super::doors::Doors;
 use super::handle::{Node, NodeHandle};
 use super::inner::{Inner, Ways};
+use super::ports::{self, Ports};
 use crate::base::task::Nursery;
 use crate::key::tls::Allowed;
 use crate::key::{Identity, NoRandomness, OneTime, ServerUrl};
 use crate::rendezvous::Proxy;
+use crate::turn::TurnServer;
 
 /// Pipes that peers have opened and nobody has accepted; more wait at their peers.
 const OPENED: usize = 64;
@@ -54,11 +56,13 @@ pub struct Builder {
     identity: Option<Identity>,
     via: Vec<ServerUrl>,
     stun: Vec<SocketAddr>,
+    turn: Vec<TurnServer>,
     interfaces: Vec<String>,
     proxy: Option<Proxy>,
     allowed: Allowed,
     once: bool,
     doors: bool,
+    port_mapping: bool,
     ways: Ways,
 }
 
@@ -68,11 +72,13 @@ impl Default for Builder {
             identity: None,
             via: Vec::new(),
             stun: Vec::new(),
+            turn: Vec::new(),
             interfaces: Vec::new(),
             proxy: None,
             allowed: Allowed::anyone(),
             once: false,
             doors: true,
+            port_mapping: true,
             ways: Ways { direct: true, relay: true },
         }
     }
@@ -94,6 +100,13 @@ impl Builder {
     /// One more STUN server to ask when punching, beside those of the rendezvous servers.
     pub fn stun(mut self, server: SocketAddr) -> Self {
         self.stun.push(server);
+        self
+    }
+
+    /// Meets peers at this TURN server where nothing straighter works; one end that has one is enough. Given several times, the
+    /// next is asked when one gives no address. [`direct_only`](Self::direct_only) rules it out.
+    pub fn turn(mut self, server: TurnServer) -> Self {
+        self.turn.push(server);
         self
     }
 
@@ -134,6 +147,14 @@ impl Builder {
         self
     }
 
+    /// Asks the gateways of all routes to open the ports of our doors (PCP, NAT-PMP, UPnP), so that peers reach us straight;
+    /// what they open is taken back when the node is closed. Only routes of [`portmap::can_help`](crate::portmap::can_help) are
+    /// asked on. Default: yes.
+    pub fn port_mapping(mut self, yes: bool) -> Self {
+        self.port_mapping = yes;
+        self
+    }
+
     /// Makes the node: registers it at its servers and opens its doors.
     ///
     /// # Errors
@@ -153,6 +174,7 @@ impl Builder {
             self.ways,
             self.allowed,
             self.stun,
+            self.turn,
             self.interfaces,
             self.proxy,
             doors,
@@ -165,9 +187,14 @@ impl Builder {
             let client = met.map_err(|source| NodeError::Rendezvous { server: server.clone(), source })?;
             tasks.begin(answer::at_rendezvous(inner.clone(), client));
         }
+        tasks.begin(answer::at_changes(inner.clone()));
         if inner.doors.is_some() {
             tasks.begin(answer::at_tcp(inner.clone()));
             tasks.begin(answer::at_quic(inner.clone()));
+        }
+        if let Some(doors) = inner.doors.as_ref().filter(|_| self.port_mapping) {
+            let ports = doors.ports.get_or_init(|| Arc::new(Ports::new())).clone();
+            tasks.begin(ports::follow(inner.clone(), ports, doors.port, self.via.clone()));
         }
         Ok(Node {
             handle: Arc::new(NodeHandle { inner, via: self.via, opened: Mutex::new(opened), tasks: Mutex::new(tasks) }),

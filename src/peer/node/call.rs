@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use super::answer::{punched_path, relay_path};
 use super::doors::{endpoint_towards, knock};
 use super::inner::{Inner, tcp_path};
+use super::relayed;
 use super::secure::{call_quic, call_stream};
 use crate::base::task::{self, Nursery};
 use crate::key::{PeerId, Ticket};
@@ -33,6 +34,12 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// How long the peer has to connect back: it tries for four seconds.
 const BACK: Duration = Duration::from_secs(6);
+
+/// After this long without a path that is well, a lost one is looked for anew, and then after twice as long.
+const FRUITLESS: Duration = Duration::from_millis(1500);
+
+/// How long a rendezvous server that was lost is waited for.
+const RECONNECT: Duration = Duration::from_secs(2);
 
 /// How long one strategy may take.
 const STRATEGY: Duration = Duration::from_secs(25);
@@ -150,6 +157,10 @@ impl Race {
         }
     }
 
+    fn good_path(&self) -> Option<PathInfo> {
+        self.session.upgrade()?.good_path()
+    }
+
     fn tell(&self, event: Event) {
         // Nobody has to listen.
         let _ = self.events.send(event);
@@ -157,15 +168,28 @@ impl Race {
 
     async fn races(&self, first: oneshot::Sender<Failures>) {
         let mut first = Some(first);
+        let Some(mut changes) = self.node.upgrade().map(|node| node.changes.subscribe()) else { return };
+        let mut limit = FRUITLESS;
         loop {
             let Some(node) = self.node.upgrade() else { return std::future::pending().await };
             if self.session.upgrade().is_none_or(|session| session.is_ending()) {
                 return std::future::pending().await;
             }
-            let failures = self.run(&node).await;
+            first = first.filter(|_| self.session.upgrade().is_some_and(|session| !session.had_a_path()));
+            let failures = tokio::select! {
+                failures = self.run(&node, first.is_none()) => failures,
+                // What was begun on the network that was is of no use.
+                Ok(()) = changes.changed() => continue,
+                () = self.is_lost() => continue,
+                () = self.is_fruitless(limit), if first.is_none() => {
+                    limit = (limit * 2).min(STRATEGY);
+                    continue;
+                }
+            };
+            limit = FRUITLESS;
             drop(node);
             let Some(session) = self.session.upgrade() else { return };
-            let (path, mut paths) = (session.path(), session.paths());
+            let path = session.path();
             drop(session);
             if path.is_none()
                 && let Some(first) = first.take()
@@ -178,22 +202,55 @@ impl Race {
             if self.session.upgrade().is_none_or(|session| session.is_ending()) {
                 return std::future::pending().await;
             }
-            match path.map(|path| path.kind) {
-                None => sleep(AGAIN).await,
-                Some(PathKind::Relay) => {
-                    let lost = paths.wait_for(Option::is_none);
-                    // Either is a reason to look again.
-                    let _ = timeout(UPGRADE, lost).await.map(drop);
-                }
-                Some(_) => {
-                    let _ = paths.wait_for(Option::is_none).await.map(drop);
-                }
+            self.until_worth_another(&mut changes).await;
+        }
+    }
+
+    /// Until there was a path, and it is gone.
+    async fn is_lost(&self) {
+        let Some(mut paths) = self.session.upgrade().map(|session| session.paths()) else { return };
+        for is_due in [Option::is_some, Option::is_none] {
+            if paths.wait_for(is_due).await.is_err() {
+                return;
             }
         }
     }
 
+    /// Until after some time there is no path that is well: the other end may not have heard us.
+    async fn is_fruitless(&self, limit: Duration) {
+        sleep(limit).await;
+        while self.good_path().is_some() {
+            sleep(limit).await;
+        }
+    }
+
+    /// Until there is reason to look for ways again: none is left or the one in use falls silent, the network has changed, or
+    /// only a relay was found and some time has passed.
+    async fn until_worth_another(&self, changes: &mut watch::Receiver<u64>) {
+        let Some(session) = self.session.upgrade() else { return };
+        let (path, ailing, mut paths) = (session.good_path(), session.ailing.clone(), session.paths());
+        drop(session);
+        let relayed = path.as_ref().is_some_and(|path| path.kind == PathKind::Relay);
+        let limit = match path {
+            None => AGAIN,
+            Some(_) if relayed => UPGRADE,
+            Some(_) => Duration::MAX,
+        };
+        let lost = paths.wait_for(|path| path.as_ref().is_none_or(|path| path.kind == PathKind::Relay && !relayed));
+        tokio::select! {
+            () = sleep(limit) => return,
+            // Without any path the limit is enough.
+            Ok(_) = lost, if limit != AGAIN => {}
+            () = ailing.notified() => {}
+            Ok(()) = changes.changed() => {}
+        }
+        if let Some(node) = self.node.upgrade() {
+            node.check_clients();
+        }
+    }
+
     /// All strategies once; returns when a path was found that none can better, or all have come to something.
-    async fn run(&self, node: &Arc<Inner>) -> Failures {
+    async fn run(&self, node: &Arc<Inner>, again: bool) -> Failures {
         let mut running: Nursery<(PathKind, Found)> = Nursery::new(&Handle::current());
         let (mut failures, mut waiting) = (Failures::default(), 0);
         let (more, mut to_begin) = mpsc::channel(8);
@@ -201,7 +258,7 @@ impl Race {
         if node.ways.direct {
             waiting += self.begin_direct(node, id, &mut running);
         }
-        let mut meeting = std::pin::pin!(self.meet(node, id, more));
+        let mut meeting = std::pin::pin!(self.meet(node, id, again, more));
         let (mut met, mut open) = (false, true);
         loop {
             tokio::select! {
@@ -218,8 +275,7 @@ impl Race {
                 },
                 Some((kind, found)) = running.next(), if waiting > 0 => {
                     waiting -= 1;
-                    self.found(kind, found, &mut failures);
-                    if self.session.upgrade().and_then(|session| session.path()).is_some_and(|path| is_best(&path)) {
+                    if self.found(kind, found, &mut failures) {
                         break;
                     }
                 }
@@ -241,20 +297,21 @@ impl Race {
         });
     }
 
-    /// A path is used when it is the first, or better than the one in use.
-    fn found(&self, kind: PathKind, found: Found, failures: &mut Failures) {
+    /// A path is used when it is the first, or better than the one in use; true when none that is still looked for can be
+    /// better.
+    fn found(&self, kind: PathKind, found: Found, failures: &mut Failures) -> bool {
         match found {
             Ok((carrier, info)) => {
                 self.tell(Event::Strategy { kind, state: StrategyState::Won });
-                if let Some(session) = self.session.upgrade()
-                    && session.would_gain(&info)
-                {
-                    session.attach(carrier, info);
-                }
+                let best = is_best(&info);
+                let session = self.session.upgrade();
+                let used = session.is_some_and(|session| session.would_gain(&info) && session.attach(carrier, info));
+                used && best
             }
             Err(why) => {
                 self.tell(Event::Strategy { kind, state: StrategyState::Failed { why: why.clone() } });
                 failures.0.push((kind, why));
+                false
             }
         }
     }
@@ -290,12 +347,19 @@ impl Race {
         &self,
         node: &Arc<Inner>,
         id: SessionId,
+        again: bool,
         more: mpsc::Sender<(PathKind, Strategy)>,
     ) -> Vec<(PathKind, String)> {
         let mut failures = Vec::new();
         for server in self.ticket.servers() {
             let met = match node.client(server).await {
-                Ok(client) => self.meet_at(node, &client, id, &more).await,
+                Ok(client) => {
+                    // A server that was lost without a word would lose ours.
+                    if again && timeout(RECONNECT, client.checked()).await.is_err() {
+                        tracing::debug!(server = %server.authority(), "not connected");
+                    }
+                    self.meet_at(node, &client, id, &more).await
+                }
                 Err(error) => Err(error.to_string()),
             };
             match met {
@@ -314,11 +378,17 @@ impl Race {
         more: &mpsc::Sender<(PathKind, Strategy)>,
     ) -> Result<(), String> {
         let peer = self.ticket.peer();
-        let kind = if node.ways.relay { PathKind::Relay } else { PathKind::Reverse };
+        let relayed = node.ways.relay && self.good_path().is_none();
+        let kind = if relayed { PathKind::Relay } else { PathKind::Reverse };
         let greeting = self.greeting(kind, id);
         let doors = node.doors.as_ref().filter(|_| node.ways.direct);
-        let addresses: Vec<SocketAddr> =
-            doors.map(|doors| doors.addresses(|i| node.wants(i)).iter().map(|a| a.addr).collect()).unwrap_or_default();
+        let addresses: Vec<SocketAddr> = doors
+            .map(|doors| doors.addresses(|i| node.wants(i)))
+            .unwrap_or_default()
+            .iter()
+            .filter(|a| a.tcp)
+            .map(|a| a.addr)
+            .collect();
         let signal = client.signal(peer).map_err(said)?;
         let topic = Topic::Meet { greeting: greeting.clone(), addresses: addresses.clone() };
         signal.send(topic.to_bytes()).await.map_err(said)?;
@@ -330,10 +400,11 @@ impl Race {
             let (node, greeting, mut back) = (node.clone(), self.greeting(PathKind::Reverse, id), node.await_back(id));
             send(PathKind::Reverse, Box::pin(async move { reverse(&node, peer, &mut back, &greeting).await })).await;
         }
-        if node.ways.relay {
-            let node = node.clone();
-            let strategy: Strategy = Box::pin(async move { relay(&node, peer, signal, &greeting).await });
+        if relayed {
+            let caller = node.clone();
+            let strategy: Strategy = Box::pin(async move { relay(&caller, peer, signal, &greeting).await });
             send(PathKind::Relay, strategy).await;
+            self.meet_at_turn(node, client, id, more).await?;
         }
         if node.ways.direct {
             for proto in [Proto::Udp, Proto::Tcp] {
@@ -345,6 +416,26 @@ impl Race {
                 send(kind, strategy).await;
             }
         }
+        Ok(())
+    }
+}
+
+impl Race {
+    /// At a TURN server of either end, which the rendezvous server has nothing to do with.
+    async fn meet_at_turn(
+        &self,
+        node: &Arc<Inner>,
+        client: &Client,
+        id: SessionId,
+        more: &mpsc::Sender<(PathKind, Strategy)>,
+    ) -> Result<(), String> {
+        let peer = self.ticket.peer();
+        let mut signal = client.signal(peer).map_err(said)?;
+        let (node, via, greeting) = (node.clone(), [client.url().clone()], self.greeting(PathKind::Relay, id));
+        let strategy: Strategy =
+            Box::pin(async move { relayed::call(&node, &via, peer, &mut signal, &greeting).await });
+        // The race is over when nobody takes it.
+        let _ = more.send((PathKind::Relay, strategy)).await;
         Ok(())
     }
 }

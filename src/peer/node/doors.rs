@@ -2,12 +2,14 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use quinn::Endpoint;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+use super::ports::Ports;
 use super::secure;
 use crate::key::tls::Allowed;
 use crate::key::{Identity, TicketAddress};
@@ -33,6 +35,8 @@ pub(super) struct Doors {
     pub(super) tcp: TcpListener,
     pub(super) quic: Endpoint,
     pub(super) port: u16,
+    /// What gateways have opened for them, where they are asked to.
+    pub(super) ports: OnceLock<Arc<Ports>>,
 }
 
 impl Doors {
@@ -61,11 +65,23 @@ impl Doors {
             Ok(socket::datagram(&local, &SocketOptions::default())?)
         })?;
         let quic = quic::on(udp.into(), Some(secure::quic_server(identity, allowed.clone())?))?;
-        Ok(Self { tcp, quic, port })
+        Ok(Self { tcp, quic, port, ports: OnceLock::new() })
     }
 
-    /// Where others may find the doors, the widest scope first.
+    /// Where others may find the doors: what gateways have opened, then what the interfaces have, the widest scope first.
     pub(super) fn addresses(&self, wanted: impl Fn(&Interface) -> bool) -> Vec<TicketAddress> {
+        let mut addresses = self.ports.get().map(|ports| ports.addresses()).unwrap_or_default();
+        for own in self.own(wanted) {
+            // A pinhole's address is our own.
+            if !addresses.iter().any(|known| known.addr == own.addr && known.udp && known.tcp) {
+                addresses.retain(|known| known.addr != own.addr);
+                addresses.push(own);
+            }
+        }
+        addresses
+    }
+
+    fn own(&self, wanted: impl Fn(&Interface) -> bool) -> Vec<TicketAddress> {
         let mut found: Vec<(Scope, IpAddr)> = interfaces(wanted)
             .iter()
             .flat_map(|interface| interface.addrs().iter().map(|addr| addr.ip))

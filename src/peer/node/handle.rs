@@ -1,6 +1,7 @@
 //! Waits: what a program holds of a node and of a peer.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +88,18 @@ impl Node {
         Ok(ticket)
     }
 
+    /// Waits until each gateway that was asked to open our ports has answered or can not, for so long at most. Where others reach
+    /// us through them then; tickets that are made from now on name these addresses.
+    ///
+    /// Cancel safe.
+    pub async fn mapped(&self, limit: Duration) -> Vec<SocketAddr> {
+        let Some(ports) = self.handle.inner.doors.as_ref().and_then(|doors| doors.ports.get()) else {
+            return Vec::new();
+        };
+        ports.settled(limit).await;
+        ports.addresses().iter().map(|address| address.addr).collect()
+    }
+
     /// A pipe to the peer that a ticket names: a stream for TCP, datagrams for UDP. All pipes to one peer share its
     /// connection.
     ///
@@ -132,7 +145,8 @@ impl Node {
         Ok((Peer { called: Called { keep, events } }, pipe))
     }
 
-    /// Says goodbye to all peers, after everything that was written, takes the registrations back and closes the doors.
+    /// Says goodbye to all peers, after everything that was written, takes the registrations and what gateways have opened back
+    /// and closes the doors.
     pub async fn close(&self) {
         let sessions = self.handle.inner.sessions();
         sessions.iter().for_each(|session| session.0.close());
@@ -152,6 +166,9 @@ impl Node {
         let mut tasks = self.handle.tasks.lock().await;
         *tasks = Nursery::new(&self.handle.inner.runtime);
         if let Some(doors) = &self.handle.inner.doors {
+            if let Some(ports) = doors.ports.get() {
+                ports.close().await;
+            }
             doors.quic.close(0_u32.into(), &[]);
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::doors::{Doors, interfaces};
 use super::secure::Me;
@@ -19,6 +19,7 @@ use crate::peer::session::{Carrier, ChannelKind, Keep, Role, SessionId, Shared};
 use crate::peer::{PathInfo, PathKind};
 use crate::punch::Puncher;
 use crate::rendezvous::{self, Client, ClientBuilder, ConnectError, Proxy};
+use crate::turn::TurnServer;
 
 /// How long a name may take to be resolved.
 const RESOLVE: Duration = Duration::from_secs(5);
@@ -46,12 +47,15 @@ pub(super) struct Inner {
     pub(super) ways: Ways,
     pub(super) allowed: Allowed,
     pub(super) stun: Vec<SocketAddr>,
+    pub(super) turn: Vec<TurnServer>,
     pub(super) interfaces: Vec<String>,
     proxy: Option<Proxy>,
     pub(super) doors: Option<Doors>,
     /// One-time secrets, where only their holders are let in.
     pub(super) secrets: Option<Mutex<OneTime>>,
     pub(super) opened: mpsc::Sender<Opened>,
+    /// Counts the changes of this machine's network.
+    pub(super) changes: watch::Sender<u64>,
     state: Mutex<State>,
 }
 
@@ -76,6 +80,7 @@ impl Inner {
         ways: Ways,
         allowed: Allowed,
         stun: Vec<SocketAddr>,
+        turn: Vec<TurnServer>,
         interfaces: Vec<String>,
         proxy: Option<Proxy>,
         doors: Option<Doors>,
@@ -83,7 +88,22 @@ impl Inner {
         opened: mpsc::Sender<Opened>,
     ) -> Self {
         let secrets = secrets.map(Mutex::new);
-        Self { me, runtime, ways, allowed, stun, interfaces, proxy, doors, secrets, opened, state: Mutex::default() }
+        let changes = watch::Sender::new(0);
+        Self {
+            me,
+            runtime,
+            ways,
+            allowed,
+            stun,
+            turn,
+            interfaces,
+            proxy,
+            doors,
+            secrets,
+            opened,
+            changes,
+            state: Mutex::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -114,6 +134,21 @@ impl Inner {
         self.lock().clients.iter().map(|(_, client)| client).filter(lives).cloned().collect()
     }
 
+    /// Lets all look whether they are still connected.
+    pub(super) fn check_clients(&self) {
+        self.registered().iter().for_each(Client::check);
+    }
+
+    /// This machine's network is another one: what stands on the old one is looked at, and better ways are looked for.
+    pub(super) fn handle_change(&self) {
+        tracing::debug!("the network has changed");
+        self.check_clients();
+        let here: Vec<IpAddr> =
+            interfaces(|_| true).iter().flat_map(|i| i.addrs().iter().map(|addr| addr.ip)).collect();
+        self.sessions().iter().for_each(|session| session.0.handle_change(&here));
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
     /// Takes all registrations back.
     pub(super) fn take_clients(&self) -> Vec<Client> {
         std::mem::take(&mut self.lock().clients).into_iter().map(|(_, client)| client).collect()
@@ -133,13 +168,18 @@ impl Inner {
                 }
             }
         }
+        self.stun_servers(servers).await.into_iter().fold(puncher, Puncher::stun)
+    }
+
+    /// Where STUN is answered: the servers that were named, and rendezvous servers, which answer it too.
+    pub(super) async fn stun_servers(&self, servers: &[ServerUrl]) -> Vec<SocketAddr> {
         let mut stun = self.stun.clone();
         for server in servers {
             for ip in resolve(server.host()).await {
                 stun.push(SocketAddr::new(ip, server.port()));
             }
         }
-        stun.into_iter().fold(puncher, Puncher::stun)
+        stun
     }
 
     pub(super) fn wants(&self, interface: &Interface) -> bool {
@@ -228,9 +268,20 @@ impl Inner {
     }
 }
 
-/// Passes on the channels that a peer opens, until the session is over.
+/// Passes on the channels that a peer opens, and has the servers looked at when its path falls silent, until the session is
+/// over.
 async fn attend(node: Weak<Inner>, keep: Arc<Keep>, opened: mpsc::Sender<Opened>) {
-    while let Ok((id, kind)) = std::future::poll_fn(|cx| keep.0.poll_accept(cx)).await {
+    loop {
+        let next = tokio::select! {
+            next = std::future::poll_fn(|cx| keep.0.poll_accept(cx)) => next,
+            () = keep.0.ailing.notified() => {
+                if let Some(node) = node.upgrade() {
+                    node.check_clients();
+                }
+                continue;
+            }
+        };
+        let Ok((id, kind)) = next else { break };
         if opened.send(Opened { keep: keep.clone(), id, kind }).await.is_err() {
             break;
         }

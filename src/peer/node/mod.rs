@@ -1,7 +1,8 @@
 //! A node: one identity, the places where it is met, and all its connections.
 //!
-//! `secure` makes paths that are encrypted and proved, `doors` is where others knock, `call` reaches a peer by a ticket, `answer`
-//! is reached; `handle` is what a program holds, and `hole` makes one out of a hole alone.
+//! `secure` makes paths that are encrypted and proved, `doors` is where others knock, `ports` has gateways open them, `relayed`
+//! meets at TURN servers, `call` reaches a peer by a ticket, `answer` is reached; `handle` is what a program holds, and `hole`
+//! makes one out of a hole alone.
 
 mod answer;
 mod builder;
@@ -10,6 +11,8 @@ mod doors;
 mod handle;
 mod hole;
 mod inner;
+mod ports;
+mod relayed;
 mod secure;
 
 pub use builder::{Builder, NodeError};

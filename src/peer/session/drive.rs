@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -78,6 +79,8 @@ pub(crate) struct Shared {
     /// Wakes the session's task: a timer may have changed, or it is over.
     bell: Notify,
     active: watch::Sender<Option<PathInfo>>,
+    /// Rung when the path in use says nothing any more.
+    pub(crate) ailing: Arc<Notify>,
     ended: watch::Sender<Option<Ended>>,
 }
 
@@ -139,6 +142,7 @@ impl Shared {
             new_paths,
             bell: Notify::new(),
             active: watch::Sender::new(None),
+            ailing: Arc::default(),
             ended: watch::Sender::new(None),
         });
         task::drive(runtime, run(shared.clone(), to_take));
@@ -172,6 +176,10 @@ impl Shared {
                     self.active.send_replace(info);
                 }
                 Event::Over(path) => inner.leave(path),
+                Event::Ailing => {
+                    tracing::debug!("the path in use says nothing any more");
+                    self.ailing.notify_one();
+                }
                 Event::Closed => self.bell.notify_one(),
             }
         }
@@ -200,8 +208,8 @@ impl Shared {
             let id = PathId(inner.next_path);
             inner.next_path += 1;
             let line = Line { info, bell: Arc::new(Notify::new()), cut: Arc::new(Notify::new()), datagrams };
+            inner.state.attach(id, line.info.standing(), Instant::now());
             inner.lines.insert(id, line);
-            inner.state.attach(id, Instant::now());
             id
         });
         let taken = self.new_paths.try_send((id, carrier)).is_ok();
@@ -213,7 +221,7 @@ impl Shared {
 
     pub(super) fn detach(&self, id: PathId) {
         self.with(|inner| {
-            inner.state.detach(id);
+            inner.state.detach(id, Instant::now());
             inner.leave(id);
         });
     }
@@ -226,9 +234,38 @@ impl Shared {
         Some(PathInfo { rtt: inner.state.rtt(id), ..info })
     }
 
-    /// Whether a path would be better than all there are, those included that are yet to be greeted.
+    /// Whether there ever was one.
+    pub(crate) fn had_a_path(&self) -> bool {
+        self.lock().next_path > 0
+    }
+
+    /// The path in use, if it is well.
+    pub(crate) fn good_path(&self) -> Option<PathInfo> {
+        let inner = self.lock();
+        let id = inner.state.active().filter(|id| !inner.state.is_doubted(*id))?;
+        inner.lines.get(&id).map(|line| line.info.clone())
+    }
+
+    /// Whether a path would be better than all that are well, those included that are yet to be greeted.
     pub(crate) fn would_gain(&self, info: &PathInfo) -> bool {
-        self.lock().lines.values().all(|line| info.rank() < line.info.rank())
+        let inner = self.lock();
+        let mut well = inner.lines.iter().filter(|(id, _)| !inner.state.is_doubted(**id));
+        well.all(|(_, line)| info.rank() < line.info.rank())
+    }
+
+    /// The machine's network is another one now, with these addresses: a path from another one is gone, and each of the rest is
+    /// asked whether it lives.
+    pub(crate) fn handle_change(&self, here: &[IpAddr]) {
+        self.with(|inner| {
+            let is_gone = |line: &Line| line.info.local.is_some_and(|local| !is_here(local.ip(), here));
+            let gone: Vec<PathId> = inner.lines.iter().filter(|(_, line)| is_gone(line)).map(|(id, _)| *id).collect();
+            for id in gone {
+                inner.state.detach(id, Instant::now());
+                inner.leave(id);
+            }
+            inner.state.handle_change(Instant::now());
+        });
+        self.bell.notify_one();
     }
 
     /// The path in use, and each change.
@@ -254,7 +291,7 @@ impl Shared {
             if !anyway && !inner.state.has_output(id) {
                 return;
             }
-            inner.state.begin_batch();
+            inner.state.begin_batch(Instant::now());
             let mut bytes = 0;
             while bytes < BATCH
                 && let Some(record) = inner.state.poll_transmit(id)
@@ -351,6 +388,7 @@ impl Shared {
             }
             let line = inner.state.active().and_then(|path| inner.lines.get(&path));
             let connection = line.and_then(|line| line.datagrams.as_ref());
+            inner.state.handle_datagram_sent(Instant::now());
             if let Some(connection) = connection.filter(|c| c.max_datagram_size() >= Some(data.len() + HEADER)) {
                 let mut packet = BytesMut::with_capacity(data.len() + HEADER);
                 State::write_record(&Record::new(Kind::Datagram, id, Bytes::copy_from_slice(data)), &mut packet);
@@ -443,6 +481,12 @@ impl Shared {
         let timer = inner.state.poll_timeout();
         Ok([timer, closing].into_iter().flatten().min().unwrap_or(now + ORPHANED))
     }
+}
+
+/// Whether this machine has an address; an unspecified one it always has.
+fn is_here(ip: IpAddr, here: &[IpAddr]) -> bool {
+    let ip = ip.to_canonical();
+    ip.is_unspecified() || ip.is_loopback() || here.contains(&ip)
 }
 
 impl Inner {

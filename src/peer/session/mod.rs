@@ -2,7 +2,7 @@
 //! reordered when the path changes.
 //!
 //! `record` is the format, `lane` numbers records and sends them again, `channels` holds the bytes of
-//! each channel and its window, `state` puts them together; all of these decide. `drive` and `carry` wait: they
+//! each channel and its window, `pulse` tells a living path from a dead one, `state` puts them together; all of these decide. `drive` and `carry` wait: they
 //! move bytes between the state and the paths. `transport` makes each channel a pipe.
 
 mod carry;
@@ -10,6 +10,7 @@ mod channels;
 mod drive;
 mod lane;
 mod path;
+mod pulse;
 mod record;
 mod state;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Decides: what a session knows of one of its paths: its greeting, its count, and whether it is alive.
+//! Decides: what a session knows of one of its paths: its greeting and its count.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -6,13 +6,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::ProtocolError;
+use super::pulse::Pulse;
 use super::record::{Kind, Record};
-
-/// A path that says nothing for this long is asked whether it lives.
-const QUIET: Duration = Duration::from_secs(3);
-
-/// A path that says nothing for this long is dead: three questions went unanswered.
-const DEAD: Duration = Duration::from_secs(10);
 
 /// Answers that wait for the path to take them; a peer that asks faster gets no more.
 const CONTROL: usize = 64;
@@ -78,15 +73,25 @@ pub(crate) struct Path {
     /// The number of the next numbered record that comes on this path.
     pub(crate) number: u64,
     pub(crate) greeted: bool,
+    /// Our greeting was not answered yet.
+    pub(crate) awaiting: bool,
+    /// How good it is beside others; smaller is better.
+    pub(crate) standing: u8,
+    pub(crate) pulse: Pulse,
     control: VecDeque<Record>,
-    heard: Instant,
-    asked: Instant,
-    rtt: Option<Duration>,
 }
 
 impl Path {
-    pub(crate) fn new(now: Instant) -> Self {
-        Self { epoch: 0, number: 0, greeted: false, control: VecDeque::new(), heard: now, asked: now, rtt: None }
+    pub(crate) fn new(standing: u8, now: Instant) -> Self {
+        Self {
+            epoch: 0,
+            number: 0,
+            greeted: false,
+            awaiting: false,
+            standing,
+            pulse: Pulse::new(now),
+            control: VecDeque::new(),
+        }
     }
 
     /// Queues what concerns this path only.
@@ -104,46 +109,26 @@ impl Path {
         self.control.pop_front()
     }
 
-    pub(crate) fn handle_heard(&mut self, now: Instant) {
-        self.heard = now;
-    }
-
-    /// A question, or an answer to ours. `since` is what the times on the wire count from.
+    /// A question of the other end.
     pub(crate) fn handle_ping(&mut self, payload: Bytes) {
         self.say(Record::new(Kind::Pong, 0, payload));
     }
 
+    /// An answer to ours. `since` is what the times on the wire count from.
     pub(crate) fn handle_pong(&mut self, record: &Record, now: Instant, since: Instant) -> Result<(), ProtocolError> {
         let asked = Duration::from_micros(record.number()?);
-        let rtt = now.saturating_duration_since(since).saturating_sub(asked);
-        self.rtt = Some(rtt);
+        self.pulse.handle_rtt(now.saturating_duration_since(since).saturating_sub(asked));
         Ok(())
     }
 
-    /// The time from a question to its answer, once there was one.
-    pub(crate) fn rtt(&self) -> Option<Duration> {
-        self.rtt
-    }
-
     pub(crate) fn ask(&mut self, now: Instant, since: Instant) {
-        self.asked = now;
+        self.pulse.handle_asked(now);
         let micros = u64::try_from(now.saturating_duration_since(since).as_micros()).unwrap_or(u64::MAX);
         self.say(Record::new(Kind::Ping, 0, micros.to_be_bytes().to_vec()));
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
-    pub(crate) fn poll_timeout(&self) -> Instant {
-        (self.heard.max(self.asked) + QUIET).min(self.heard + DEAD)
-    }
-
-    /// Asks a quiet path; false when it is dead.
-    pub(crate) fn handle_timeout(&mut self, now: Instant, since: Instant) -> bool {
-        if now >= self.heard + DEAD {
-            return false;
-        }
-        if now >= self.heard.max(self.asked) + QUIET {
-            self.ask(now, since);
-        }
-        true
+    /// True when everything could go this way.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.greeted && !self.pulse.is_doubted()
     }
 }

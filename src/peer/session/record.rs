@@ -28,6 +28,8 @@ pub(crate) enum Kind {
     Pong,
     /// A datagram of a channel, where the path has no datagrams of its own.
     Datagram,
+    /// The path in use says nothing any more: the other end, which chooses, should choose this one.
+    Doubt,
     /// A new channel; the payload says its kind.
     Open,
     /// Bytes of a channel.
@@ -49,12 +51,13 @@ impl Kind {
     }
 
     fn from_byte(byte: u8) -> Option<Self> {
-        const ALL: [Kind; 11] = [
+        const ALL: [Kind; 12] = [
             Kind::Hello,
             Kind::Ack,
             Kind::Ping,
             Kind::Pong,
             Kind::Datagram,
+            Kind::Doubt,
             Kind::Open,
             Kind::Data,
             Kind::Finish,
@@ -148,15 +151,15 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_is_refused() {
-        let mut received = BytesMut::from(&[11, 0, 0, 0, 0, 0, 0, 1][..]);
-        assert_eq!(next_record(&mut received), Err(ProtocolError::Kind(11)));
+        let mut received = BytesMut::from(&[12, 0, 0, 0, 0, 0, 0, 1][..]);
+        assert_eq!(next_record(&mut received), Err(ProtocolError::Kind(12)));
     }
 
     #[test]
     fn each_kind_is_read_as_what_it_was_written() {
-        for byte in 0..11 {
+        for byte in 0..12 {
             assert_eq!(Kind::from_byte(byte).map(|kind| kind as u8), Some(byte));
         }
-        assert_eq!(Kind::from_byte(11), None);
+        assert_eq!(Kind::from_byte(12), None);
     }
 }

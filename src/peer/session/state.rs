@@ -20,6 +20,15 @@ const CHANNELS: usize = 512;
 /// Bytes given to the lane ahead of the path: more would make a new channel wait behind them.
 const AHEAD: usize = 256 << 10;
 
+/// Paths beside the one in use that are kept to go back to.
+const SPARE: usize = 2;
+
+/// Paths that an answerer keeps: a caller keeps fewer, and opens few at a time.
+const KEPT: usize = 8;
+
+/// A better path that was in doubt is gone back to when it has been well for this long.
+const STEADY: Duration = Duration::from_secs(2);
+
 /// Which end a session's end is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -40,8 +49,10 @@ pub(crate) enum Event {
     Opened,
     /// From now on everything goes over this path.
     Active(PathId),
-    /// The path was chosen against, or is dead.
+    /// The path is dead, or one too many.
     Over(PathId),
+    /// The path in use says nothing any more, and there is no other to go to.
+    Ailing,
     /// The other end has said everything and is gone.
     Closed,
 }
@@ -70,6 +81,8 @@ pub(crate) struct State {
     close_said: bool,
     close_heard: bool,
     greeted: bool,
+    /// When the batch that goes out began.
+    batch: Instant,
 }
 
 impl State {
@@ -94,92 +107,194 @@ impl State {
             close_said: false,
             close_heard: false,
             greeted: false,
+            batch: now,
         }
     }
 
     // ---- paths
 
-    /// An authenticated path to the other end. The caller's wish is to use it from now on; the first one
-    /// is used at once, a later one when the other end has greeted.
-    pub(crate) fn attach(&mut self, id: PathId, now: Instant) {
-        let mut path = Path::new(now);
+    /// An authenticated path to the other end; `standing` says how good it is, smaller is better. The caller's wish is to use it
+    /// from now on; the first one is used at once, a later one when the other end has greeted.
+    pub(crate) fn attach(&mut self, id: PathId, standing: u8, now: Instant) {
+        if self.paths.len() >= KEPT {
+            let oldest =
+                self.paths.iter().filter(|(id, _)| self.active != Some(**id)).min_by_key(|(_, path)| path.epoch);
+            if let Some(oldest) = oldest.map(|(id, _)| *id) {
+                self.paths.remove(&oldest);
+                self.events.push_back(Event::Over(oldest));
+            }
+        }
+        self.paths.insert(id, Path::new(standing, now));
         if self.role == Role::Caller {
-            self.epoch += 1;
-            path.epoch = self.epoch;
-            self.greet(&mut path, 0, now);
+            self.choose(id, now);
             if self.epoch == 1 {
                 self.active = Some(id);
                 self.events.push_back(Event::Active(id));
             }
         }
+    }
+
+    /// The caller's wish, from now on.
+    fn choose(&mut self, id: PathId, now: Instant) {
+        let Some(mut path) = self.paths.remove(&id) else { return };
+        self.epoch += 1;
+        path.epoch = self.epoch;
+        path.awaiting = true;
+        self.greet(&mut path, 0, now);
         self.paths.insert(id, path);
     }
 
     fn greet(&self, path: &mut Path, from: u64, now: Instant) {
         let expected = self.incoming.expected();
-        path.number = expected;
+        // What the other end still has to say from an earlier time on this path comes before its greeting.
+        if !path.greeted || self.role == Role::Answerer {
+            path.number = expected;
+        }
         path.say(Hello { session: self.session, epoch: path.epoch, expected, from }.to_record());
         path.ask(now, self.since);
     }
 
     /// The path is gone.
-    pub(crate) fn detach(&mut self, id: PathId) {
+    pub(crate) fn detach(&mut self, id: PathId, now: Instant) {
         self.paths.remove(&id);
         if self.active == Some(id) {
             self.active = None;
         }
+        self.reconsider(now);
     }
 
     pub(crate) fn active(&self) -> Option<PathId> {
         self.active
     }
 
+    /// True when this path says nothing any more.
+    pub(crate) fn is_doubted(&self, id: PathId) -> bool {
+        self.paths.get(&id).is_some_and(|path| path.pulse.is_doubted())
+    }
+
     pub(crate) fn rtt(&self, id: PathId) -> Option<Duration> {
-        self.paths.get(&id)?.rtt()
+        self.paths.get(&id)?.pulse.rtt()
     }
 
     fn handle_hello(&mut self, id: PathId, hello: Hello, now: Instant) -> Result<(), ProtocolError> {
         let Some(mut path) = self.paths.remove(&id) else { return Ok(()) };
-        if hello.session != self.session || path.greeted {
+        let due = match self.role {
+            Role::Caller => path.awaiting && hello.epoch == path.epoch,
+            Role::Answerer => !path.greeted || hello.epoch > path.epoch,
+        };
+        if hello.session != self.session || !due {
             return Err(ProtocolError::Greeting);
         }
-        path.greeted = true;
+        let known = std::mem::replace(&mut path.greeted, true);
+        path.awaiting = false;
         self.greeted = true;
         let wanted = match self.role {
-            Role::Caller if hello.epoch != path.epoch => return Err(ProtocolError::Greeting),
             // The one in use stays so until a later one is greeted, be that the last or not.
-            Role::Caller => self.active.and_then(|active| self.paths.get(&active)).is_none_or(|p| p.epoch < path.epoch),
+            Role::Caller => self
+                .active
+                .filter(|active| *active != id)
+                .and_then(|active| self.paths.get(&active))
+                .is_none_or(|p| p.epoch < path.epoch),
             Role::Answerer => hello.epoch > self.epoch,
         };
-        if wanted && self.role == Role::Answerer {
-            self.epoch = hello.epoch;
+        if self.role == Role::Answerer {
             path.epoch = hello.epoch;
+            self.epoch = self.epoch.max(hello.epoch);
             self.greet(&mut path, self.outgoing.resumes_from(hello.expected), now);
         }
-        if self.role == Role::Caller {
+        if self.role == Role::Caller || !wanted && !known {
             path.number = hello.from;
         }
-        if !wanted {
-            // Not a word more on it: the other end has chosen a later one.
-            self.detach(id);
-            self.events.push_back(Event::Over(id));
-            return Ok(());
-        }
         self.paths.insert(id, path);
-        self.switch(id, hello.expected)
+        if wanted {
+            return self.switch(id, hello.expected);
+        }
+        // A later one was greeted sooner: this one is kept to go back to.
+        self.spare_few();
+        Ok(())
     }
 
-    /// Everything goes over this path from now on, from what the other end expects.
+    /// Everything goes over this path from now on, from what the other end expects. The one before is kept to go back to.
     fn switch(&mut self, id: PathId, expected: u64) -> Result<(), ProtocolError> {
         if self.active == Some(id) {
             // The first path, used before it was greeted: all of it is on the way already.
             return self.outgoing.handle_ack(expected);
         }
-        let before = self.active.replace(id);
+        self.active = Some(id);
         self.events.push_back(Event::Active(id));
-        self.events.extend(before.map(Event::Over));
+        self.spare_few();
         self.incoming.resume();
         self.outgoing.resume(expected)
+    }
+
+    /// Gives up what is one too many to keep: paths that are in doubt first, then those that were in use longest ago; the last
+    /// resort is kept.
+    fn spare_few(&mut self) {
+        let spare = |(id, path): &(&PathId, &Path)| path.greeted && !path.awaiting && Some(**id) != self.active;
+        let spares: Vec<(PathId, (bool, u8, u32))> = self
+            .paths
+            .iter()
+            .filter(spare)
+            .map(|(id, path)| (*id, (path.is_usable(), path.standing, path.epoch)))
+            .collect();
+        if self.role != Role::Caller || spares.len() <= SPARE {
+            return;
+        }
+        if let Some((id, _)) = spares.into_iter().min_by_key(|(_, worth)| *worth) {
+            self.paths.remove(&id);
+            self.events.push_back(Event::Over(id));
+        }
+    }
+
+    /// Chooses another path where the one in use, or the one that was chosen last, says nothing any more, and goes back to a
+    /// better one that is well again. The answerer, which can not choose, says that it doubts.
+    fn reconsider(&mut self, now: Instant) {
+        if self.closing || !self.greeted {
+            return;
+        }
+        let last = match self.role {
+            Role::Caller => self.paths.iter().max_by_key(|(_, path)| path.epoch).map(|(id, _)| *id),
+            Role::Answerer => self.active,
+        };
+        let last = last.filter(|id| self.active == Some(*id) || self.paths.get(id).is_some_and(|path| path.awaiting));
+        let at = last.and_then(|id| self.paths.get(&id));
+        let (heard, well, standing) = at
+            .map_or((None, false, u8::MAX), |path| (Some(path.pulse.heard()), !path.pulse.is_doubted(), path.standing));
+        let better = |path: &Path| match well {
+            true => path.standing < standing && now >= path.pulse.steady() + STEADY,
+            false => heard.is_none_or(|heard| path.pulse.heard() > heard),
+        };
+        let others = self.paths.iter().filter(|(id, path)| Some(**id) != last && path.is_usable() && better(path));
+        let best =
+            others.min_by_key(|(_, path)| (path.standing, std::cmp::Reverse(path.pulse.heard()))).map(|(id, _)| *id);
+        match (self.role, best) {
+            (Role::Caller, Some(id)) => self.choose(id, now),
+            (Role::Answerer, Some(id)) if !well => {
+                if let Some(path) = self.paths.get_mut(&id) {
+                    path.say(Record::new(Kind::Doubt, 0, Bytes::new()));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The other end does not hear us on the path in use, and hears us on this one.
+    fn handle_doubt(&mut self, id: PathId, now: Instant) {
+        let chosen = self.paths.values().any(|path| path.awaiting);
+        if chosen || self.active == Some(id) {
+            return;
+        }
+        if let Some(path) = self.active.and_then(|active| self.paths.get_mut(&active)) {
+            path.pulse.handle_blamed(now);
+        }
+        self.choose(id, now);
+    }
+
+    /// The machine's network is another one: every path is asked whether it lives.
+    pub(crate) fn handle_change(&mut self, now: Instant) {
+        for path in self.paths.values_mut() {
+            path.ask(now, self.since);
+        }
     }
 
     // ---- records
@@ -190,7 +305,7 @@ impl State {
     /// What the protocol does not allow; the path is of no use any more.
     pub(crate) fn handle_record(&mut self, id: PathId, record: Record, now: Instant) -> Result<(), ProtocolError> {
         let Some(path) = self.paths.get_mut(&id) else { return Ok(()) };
-        path.handle_heard(now);
+        path.pulse.handle_heard(now);
         if record.kind == Kind::Hello {
             return self.handle_hello(id, Hello::from_record(&record)?, now);
         }
@@ -200,6 +315,7 @@ impl State {
         if record.kind.is_numbered() {
             let number = path.number;
             path.number += 1;
+            path.pulse.handle_busy(now, false);
             return match self.incoming.is_new(number, record.len())? {
                 true => self.handle_numbered(record),
                 false => Ok(()),
@@ -207,7 +323,11 @@ impl State {
         }
         match record.kind {
             Kind::Ping => path.handle_ping(record.payload),
-            Kind::Pong => path.handle_pong(&record, now, self.since)?,
+            Kind::Pong => {
+                path.handle_pong(&record, now, self.since)?;
+                self.reconsider(now);
+            }
+            Kind::Doubt if self.role == Role::Caller => self.handle_doubt(id, now),
             Kind::Ack => return self.outgoing.handle_ack(record.number()?),
             Kind::Datagram => self.handle_datagram(record.channel, record.payload),
             other => return Err(ProtocolError::OutOfPlace(other)),
@@ -379,8 +499,16 @@ impl State {
     // ---- output
 
     /// Before a batch of [`poll_transmit`](Self::poll_transmit): what was received is acknowledged with it.
-    pub(crate) fn begin_batch(&mut self) {
+    pub(crate) fn begin_batch(&mut self, now: Instant) {
         self.ack_now = true;
+        self.batch = now;
+    }
+
+    /// A datagram goes by the path in use, past the records.
+    pub(crate) fn handle_datagram_sent(&mut self, now: Instant) {
+        if let Some(path) = self.active.and_then(|id| self.paths.get_mut(&id)) {
+            path.pulse.handle_busy(now, false);
+        }
     }
 
     /// True when a batch would say something on this path; an acknowledgement alone waits for company,
@@ -415,7 +543,11 @@ impl State {
             return Some(Record::new(Kind::Ack, 0, expected.to_be_bytes().to_vec()));
         }
         self.fill_lane();
-        self.outgoing.poll_transmit()
+        let record = self.outgoing.poll_transmit()?;
+        if let Some(path) = self.paths.get_mut(&id) {
+            path.pulse.handle_busy(self.batch, true);
+        }
+        Some(record)
     }
 
     /// Lets the channels that are ready say something in turn, one record each.
@@ -451,22 +583,43 @@ impl State {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.paths.values().map(Path::poll_timeout).min()
+        self.paths.values().map(|path| path.pulse.poll_timeout()).min()
     }
 
-    /// Asks quiet paths, and gives up dead ones.
+    /// Asks quiet paths, doubts silent ones, and gives up dead ones.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         let since = self.since;
-        let mut dead = Vec::new();
+        let (mut dead, mut doubted) = (Vec::new(), false);
         for (id, path) in &mut self.paths {
-            if !path.handle_timeout(now, since) {
+            if path.pulse.is_dead(now) {
                 dead.push(*id);
+                continue;
+            }
+            doubted |= path.pulse.handle_doubt(now) && self.active == Some(*id);
+            if path.pulse.wants_asking(now) {
+                path.ask(now, since);
+                // Whoever is asked in vain is not the only one to be asked.
+                doubted |= self.active == Some(*id) && path.pulse.is_doubted();
             }
         }
         for id in dead {
-            self.detach(id);
+            self.detach(id, now);
             self.events.push_back(Event::Over(id));
         }
+        if doubted {
+            self.handle_ailing(now);
+        }
+        self.reconsider(now);
+    }
+
+    /// The path in use says nothing: the others are asked, and one that answers is gone to.
+    fn handle_ailing(&mut self, now: Instant) {
+        for (id, path) in &mut self.paths {
+            if self.active != Some(*id) && !path.pulse.is_doubted() {
+                path.ask(now, self.since);
+            }
+        }
+        self.events.push_back(Event::Ailing);
     }
 
     /// Says everything that is yet to be said, and then goodbye.

@@ -18,6 +18,8 @@ const ANSWERER: usize = 1;
 #[derive(Default)]
 struct Wire {
     delay: Duration,
+    /// Nothing arrives, and neither end is told.
+    stuck: bool,
     flying: [VecDeque<(Instant, Bytes)>; 2],
     arrived: [BytesMut; 2],
 }
@@ -46,7 +48,7 @@ impl World {
     fn connect(&mut self, id: u64, delay: Duration) {
         self.wires.insert(PathId(id), Wire { delay, ..Wire::default() });
         for end in &mut self.ends {
-            end.attach(PathId(id), self.now);
+            end.attach(PathId(id), 1, self.now);
         }
     }
 
@@ -54,18 +56,23 @@ impl World {
     fn cut(&mut self, id: u64) {
         self.wires.remove(&PathId(id));
         for end in &mut self.ends {
-            end.detach(PathId(id));
+            end.detach(PathId(id), self.now);
         }
     }
 
     fn step(&mut self, by: Duration) {
         self.now += by;
         for end in [CALLER, ANSWERER] {
+            if self.ends[end].poll_timeout().is_some_and(|due| due <= self.now) {
+                self.ends[end].handle_timeout(self.now);
+            }
             self.transmit(end);
             self.deliver(end);
             while let Some(event) = self.ends[end].poll_event() {
                 if let Event::Over(path) = event {
                     self.over.push((end, path));
+                    self.ends[1 - end].detach(path, self.now);
+                    self.wires.remove(&path);
                 }
             }
         }
@@ -73,7 +80,7 @@ impl World {
 
     fn transmit(&mut self, end: usize) {
         for (id, wire) in &mut self.wires {
-            self.ends[end].begin_batch();
+            self.ends[end].begin_batch(self.now);
             // A path takes a bounded number of bytes at a time.
             let mut room: i64 = 200_000;
             while room > 0 {
@@ -88,7 +95,7 @@ impl World {
 
     fn deliver(&mut self, end: usize) {
         for (id, wire) in &mut self.wires {
-            while wire.flying[end].front().is_some_and(|(due, _)| *due <= self.now) {
+            while !wire.stuck && wire.flying[end].front().is_some_and(|(due, _)| *due <= self.now) {
                 let (_, bytes) = wire.flying[end].pop_front().unwrap();
                 wire.arrived[end].extend_from_slice(&bytes);
             }
@@ -158,7 +165,13 @@ fn nothing_is_lost_doubled_or_reordered_whatever_the_paths_do() {
                     let delay = Duration::from_millis(1 + world.random(40));
                     world.connect(path, delay);
                 }
-                1 => {
+                1 | 2 => {
+                    let one = PathId(1 + world.random(path));
+                    if let Some(wire) = world.wires.get_mut(&one) {
+                        wire.stuck = !wire.stuck;
+                    }
+                }
+                3 => {
                     let one = 1 + world.random(path);
                     world.cut(one);
                     if world.wires.is_empty() {
@@ -183,7 +196,7 @@ fn nothing_is_lost_doubled_or_reordered_whatever_the_paths_do() {
 }
 
 #[test]
-fn a_better_path_takes_over_and_the_old_one_is_given_up_at_both_ends() {
+fn a_better_path_takes_over_and_the_old_one_is_kept_to_go_back_to() {
     let mut world = World::new(3);
     world.connect(1, Duration::from_millis(50));
     let id = world.ends[CALLER].open(ChannelKind::Stream).unwrap();
@@ -194,10 +207,50 @@ fn a_better_path_takes_over_and_the_old_one_is_given_up_at_both_ends() {
     world.run(30);
     assert_eq!(world.ends[CALLER].active(), Some(PathId(2)));
     assert_eq!(world.ends[ANSWERER].active(), Some(PathId(2)));
-    assert!(world.over.contains(&(CALLER, PathId(1))));
-    assert!(world.over.contains(&(ANSWERER, PathId(1))) || world.ends[ANSWERER].rtt(PathId(1)).is_none());
     let rtt = world.ends[CALLER].rtt(PathId(2)).unwrap();
     assert!((10..=12).contains(&rtt.as_millis()), "{rtt:?}");
+    world.run(300);
+    world.cut(2);
+    world.ends[CALLER].write(id, &pattern(100_000, 100_000));
+    world.run(210);
+    assert_eq!(world.ends.each_ref().map(State::active), [Some(PathId(1)); 2]);
+    let mut got = Vec::new();
+    while let Some(data) = world.ends[ANSWERER].read(id) {
+        got.extend_from_slice(&data);
+    }
+    assert_eq!(got, pattern(0, 200_000));
+}
+
+#[test]
+fn who_hears_nothing_goes_to_a_spare_path_and_back_when_the_better_one_is_well() {
+    for talker in [CALLER, ANSWERER] {
+        let mut world = World::new(8);
+        world.connect(1, Duration::from_millis(20));
+        let id = world.ends[CALLER].open(ChannelKind::Stream).unwrap();
+        world.ends[CALLER].write(id, b"hello");
+        world.run(100);
+        world.wires.insert(PathId(2), Wire { delay: Duration::from_millis(5), ..Wire::default() });
+        world.ends.iter_mut().for_each(|end| end.attach(PathId(2), 0, world.now));
+        world.run(5000);
+        world.wires.get_mut(&PathId(2)).unwrap().stuck = true;
+        assert!(world.ends[talker].write(id, b"are you there?") > 0);
+        world.run(1300);
+        assert_eq!(world.ends.each_ref().map(State::active), [Some(PathId(1)); 2], "by {talker}");
+        world.wires.get_mut(&PathId(2)).unwrap().stuck = false;
+        world.run(30_000);
+        assert_eq!(world.ends.each_ref().map(State::active), [Some(PathId(2)); 2], "by {talker}");
+    }
+}
+
+#[test]
+fn few_paths_are_kept() {
+    let mut world = World::new(9);
+    for path in 1..=6 {
+        world.connect(path, Duration::from_millis(5));
+        world.run(50);
+    }
+    assert_eq!(world.wires.len(), 3, "the one in use and two spare ones: {:?}", world.over);
+    assert_eq!(world.ends[CALLER].active(), Some(PathId(6)));
 }
 
 #[test]
@@ -251,18 +304,18 @@ fn a_path_that_falls_silent_is_given_up() {
         caller.handle_timeout(now);
         while caller.poll_transmit(PathId(1)).is_some() {}
     }
-    assert_eq!((now - begun).as_secs(), 9, "ten seconds after the last word");
+    assert_eq!((now - begun).as_secs(), 19, "asked after ten seconds without a word, given up after ten more");
 }
 
 #[test]
 fn records_before_the_greeting_and_channels_out_of_order_are_refused() {
     let now = Instant::now();
     let mut state = State::new(Role::Answerer, SessionId([7; 16]), now);
-    state.attach(PathId(1), now);
+    state.attach(PathId(1), 1, now);
     let open = |id| Record::new(Kind::Open, id, vec![0]);
     assert_eq!(state.handle_record(PathId(1), open(1), now), Err(ProtocolError::OutOfPlace(Kind::Open)));
     let mut caller = State::new(Role::Caller, SessionId([7; 16]), now);
-    caller.attach(PathId(1), now);
+    caller.attach(PathId(1), 1, now);
     let hello = caller.poll_transmit(PathId(1)).unwrap();
     state.handle_record(PathId(1), hello, now).unwrap();
     state.handle_record(PathId(1), open(3), now).unwrap();
@@ -276,9 +329,9 @@ fn records_before_the_greeting_and_channels_out_of_order_are_refused() {
 fn the_greeting_of_another_session_is_refused() {
     let now = Instant::now();
     let mut caller = State::new(Role::Caller, SessionId([8; 16]), now);
-    caller.attach(PathId(1), now);
+    caller.attach(PathId(1), 1, now);
     let mut state = State::new(Role::Answerer, SessionId([7; 16]), now);
-    state.attach(PathId(1), now);
+    state.attach(PathId(1), 1, now);
     let hello = caller.poll_transmit(PathId(1)).unwrap();
     assert_eq!(state.handle_record(PathId(1), hello, now), Err(ProtocolError::Greeting));
 }

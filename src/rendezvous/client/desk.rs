@@ -1,6 +1,7 @@
 //! Decides: what a client does with each frame, and what it has to send.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use super::super::wire::{Frame, FrameError, Reason};
@@ -30,6 +31,10 @@ pub(super) struct Desk {
     pub(super) closing: bool,
     /// The last ping that was not answered.
     pub(super) pinged: Option<u64>,
+    /// Our address in the connection.
+    pub(super) local: Option<IpAddr>,
+    /// This machine does not have that address any more.
+    pub(super) moved: bool,
 }
 
 /// The server said something that ends the connection.
@@ -53,6 +58,8 @@ impl Desk {
             up: false,
             closing: false,
             pinged: None,
+            local: None,
+            moved: false,
         }
     }
 
@@ -71,9 +78,11 @@ impl Desk {
     }
 
     /// The client is registered.
-    pub(super) fn rise(&mut self, window: u32) {
+    pub(super) fn rise(&mut self, window: u32, local: Option<IpAddr>) {
         self.up = true;
         self.pinged = None;
+        self.local = local;
+        self.moved = false;
         self.streams.window = WINDOW.min(window);
     }
 

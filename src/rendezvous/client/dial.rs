@@ -1,6 +1,7 @@
 //! Waits: from a server's URL to a registered connection.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,6 +122,8 @@ pub(super) struct Line {
     pub(super) writing: WriteHalf<TlsStream<Carried>>,
     pub(super) keepalive: Duration,
     pub(super) window: u32,
+    /// Our address, as the system chose it.
+    pub(super) local: Option<IpAddr>,
 }
 
 impl Dialer {
@@ -158,13 +161,14 @@ impl Dialer {
             false => ConnectError::Handshake { server: server.clone(), source },
         };
         let stream = self.connect().await?;
+        let local = stream.local_addr().ok().map(|addr| addr.ip().to_canonical());
         let stream = match carrier {
             Carrier::Natpipe => Box::new(stream),
             Carrier::Ws => self.websocket("ws", stream).await?,
             Carrier::Wss => self.websocket("wss", self.web_tls(stream).await?).await?,
         };
         let stream = self.tls.connect(tls::server_name(), stream).await.map_err(failed)?;
-        self.register(stream).await
+        self.register(stream, local).await
     }
 
     /// A TCP connection to the server, or through the proxy.
@@ -202,7 +206,7 @@ impl Dialer {
         Ok(Box::new(connected.map_err(refused)?.socket.into_bytes()))
     }
 
-    async fn register(&self, stream: TlsStream<Carried>) -> Result<Line, ConnectError> {
+    async fn register(&self, stream: TlsStream<Carried>, local: Option<IpAddr>) -> Result<Line, ConnectError> {
         let server = self.way.url.authority();
         let failed = |source| ConnectError::Handshake { server: server.clone(), source };
         let (reading, mut writing) = split(stream);
@@ -218,7 +222,8 @@ impl Dialer {
                     if version == 0 || keepalive == 0 || window < FIRST_WINDOW {
                         return Err(invalid("its welcome makes no sense"));
                     }
-                    return Ok(Line { frames, writing, keepalive: Duration::from_secs(keepalive.into()), window });
+                    let keepalive = Duration::from_secs(keepalive.into());
+                    return Ok(Line { frames, writing, keepalive, window, local });
                 }
                 Some(Frame::Goodbye(why)) => return Err(ConnectError::Refused { server: server.clone(), why }),
                 Some(_) => return Err(invalid("it does not begin with a welcome")),

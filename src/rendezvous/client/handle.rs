@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Instant;
@@ -16,7 +17,7 @@ use super::proxy::Proxy;
 use super::signal::{Signal, SignalError};
 use crate::base::task;
 use crate::key::{Identity, PeerId, ServerUrl};
-use crate::net::Route;
+use crate::net::{Interface, Route};
 use crate::pipe::tls::TlsClient;
 
 /// How a client and its server stand.
@@ -69,6 +70,27 @@ impl Client {
     /// How it stands, and each change of that.
     pub fn state(&self) -> watch::Receiver<State> {
         self.handle.shared.state.subscribe()
+    }
+
+    /// Looks whether the connection still stands, now and not only with the next ping: after a change of the network for
+    /// example. One whose own address is gone, or that does not answer within a second, is made again; one that waits to be
+    /// made again waits no longer.
+    pub fn check(&self) {
+        let here = Interface::list().unwrap_or_default();
+        self.handle.shared.with(|desk, _| {
+            let is_here =
+                |ip: IpAddr| here.is_empty() || here.iter().any(|i| i.addrs().iter().any(|addr| addr.ip == ip));
+            desk.moved = desk.local.is_some_and(|ip| !ip.is_loopback() && !is_here(ip));
+        });
+        self.handle.shared.check.notify_one();
+    }
+
+    /// The same; returns when the server has answered, or the connection was made again. Cancel safe.
+    pub async fn checked(&self) {
+        let mut proofs = self.handle.shared.proofs.subscribe();
+        self.check();
+        // The sender is in what is held here.
+        let _ = proofs.changed().await;
     }
 
     /// Begins a conversation with a peer. Nothing is waited for: what is sent follows at once.
@@ -163,10 +185,12 @@ impl ClientBuilder {
         let shared = Arc::new(Shared {
             desk: Mutex::new(Desk::new(self.identity, Instant::now())),
             bell: Notify::new(),
+            check: Notify::new(),
+            proofs: watch::Sender::new(0),
             state: watch::Sender::new(State::Connected),
             closed: watch::Sender::new(false),
         });
-        shared.with(|desk, _| desk.rise(line.window));
+        shared.with(|desk, _| desk.rise(line.window, line.local));
         task::drive(&runtime, link::run(shared.clone(), dialer, line));
         Ok(Client { handle: Arc::new(Handle { shared }), url })
     }
@@ -194,6 +218,10 @@ pub(super) struct Shared {
     desk: Mutex<Desk>,
     /// Wakes the writer of the link.
     pub(super) bell: Notify,
+    /// Rung when the connection is doubted.
+    pub(super) check: Notify,
+    /// Counts the times that the server has shown itself.
+    pub(super) proofs: watch::Sender<u64>,
     state: watch::Sender<State>,
     closed: watch::Sender<bool>,
 }
@@ -216,6 +244,11 @@ impl Shared {
     /// A turn of the writer itself.
     pub(super) fn with_quietly<R>(&self, turn: impl FnOnce(&mut Desk) -> R) -> R {
         turn(&mut self.lock())
+    }
+
+    /// The server has shown itself.
+    pub(super) fn prove(&self) {
+        self.proofs.send_modify(|proofs| *proofs += 1);
     }
 
     pub(super) fn tell(&self, state: State) {

@@ -21,6 +21,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// How long the server may take to answer a ping.
 const PONG: Duration = Duration::from_secs(10);
+/// How long it may take when there is reason to doubt.
+const CHECK: Duration = Duration::from_secs(1);
 /// How long what is left may take to be sent at the end.
 const PARTING: Duration = Duration::from_secs(5);
 /// Bytes that are written at once.
@@ -56,14 +58,22 @@ pub(super) async fn run(shared: Arc<Shared>, dialer: Dialer, first: Line) {
 
 /// Tries until there is a connection; `None` when the client is closed meanwhile.
 async fn again(shared: &Shared, dialer: &Dialer, backoff: &mut Backoff) -> Option<Line> {
+    let mut wait = backoff.next(rand::rng().next_u64());
     loop {
-        let wait = backoff.next(rand::rng().next_u64());
         tokio::select! {
             () = shared.closing() => return None,
+            () = shared.check.notified() => backoff.reset(),
             () = sleep(wait) => {}
         }
+        wait = backoff.next(rand::rng().next_u64());
+        tracing::debug!("connecting again");
         tokio::select! {
             () = shared.closing() => return None,
+            // What was begun on another network leads nowhere, and does not say so.
+            () = shared.check.notified() => {
+                backoff.reset();
+                wait = Duration::ZERO;
+            }
             made = dialer.dial() => match made {
                 Ok(line) => return Some(line),
                 Err(error) => {
@@ -91,7 +101,8 @@ enum Lost {
 }
 
 async fn connected(shared: &Shared, line: Line) -> Lost {
-    shared.with(|desk, _| desk.rise(line.window));
+    shared.with(|desk, _| desk.rise(line.window, line.local));
+    shared.prove();
     shared.tell(State::Connected);
     let Line { mut frames, writing, keepalive, .. } = line;
     let reading = async {
@@ -102,8 +113,12 @@ async fn connected(shared: &Shared, line: Line) -> Lost {
                 Err(error) => return error.into(),
             }
             let handled = shared.with(|desk, now| {
+                let pinged = desk.pinged.is_some();
                 while let Some(frame) = frames.take()? {
                     desk.handle(now, frame)?;
+                }
+                if pinged && desk.pinged.is_none() {
+                    shared.prove();
                 }
                 Ok::<(), Ended>(())
             });
@@ -124,15 +139,25 @@ async fn connected(shared: &Shared, line: Line) -> Lost {
     }
 }
 
-/// Pings; returns when one is not answered.
+/// Pings, now and then and whenever the connection is doubted; returns when one is not answered.
 async fn keep_alive(shared: &Shared, every: Duration) {
     for number in 1.. {
-        sleep(every).await;
-        shared.with(|desk, _| {
+        let limit = tokio::select! {
+            () = sleep(every) => PONG.min(every),
+            () = shared.check.notified() => CHECK,
+        };
+        let moved = shared.with(|desk, _| {
             desk.pinged = Some(number);
             desk.out.push_front(Frame::Ping(number));
+            desk.moved
         });
-        sleep(PONG.min(every)).await;
+        if moved {
+            return;
+        }
+        tokio::select! {
+            () = sleep(limit) => {}
+            () = async { shared.check.notified().await; sleep(CHECK).await } => {}
+        }
         if shared.with(|desk, _| desk.pinged.is_some()) {
             return;
         }

@@ -20,7 +20,7 @@ impl End {
     fn new(seed: u8) -> Self {
         let identity = Identity::from_seed([seed; 32]);
         let mut desk = Desk::new(identity.clone(), Instant::now());
-        desk.rise(1 << 20);
+        desk.rise(1 << 20, None);
         Self { desk, identity }
     }
 

@@ -1,6 +1,7 @@
 //! `natpipe listen`: a ticket, and whoever uses it.
 
 use std::pin::pin;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use natpipe::peer::{Node, Peer};
@@ -14,11 +15,15 @@ use crate::output::say;
 use crate::peering::{self, Moved, closed, stdio, tell_paths};
 use crate::spec::Spec;
 
+/// How long the ticket waits for what the router says: it answers in milliseconds or not at all.
+const MAPPED: Duration = Duration::from_secs(1);
+
 pub async fn run(args: ListenArgs, json: bool) -> Result<()> {
     if let Some(spec) = &args.to {
         anyhow::ensure!(!spec.listens(), "{spec} waits for others itself: --to wants something to connect to");
     }
     let node = peering::node(&args.peer, args.one_time).await?;
+    node.mapped(MAPPED).await;
     give_out(&node.ticket()?, &args, json);
     match &args.to {
         None | Some(Spec::Stdio) => one(&node, json).await?,

@@ -3,6 +3,7 @@
 pub mod connect;
 pub mod demo;
 pub mod echo;
+pub mod gateways;
 pub mod interfaces;
 pub mod lab;
 pub mod link;

@@ -10,6 +10,7 @@ use natpipe::{Family, Interface};
 use serde::Serialize;
 use serde_json::json;
 
+use super::gateways;
 use crate::args::NatArgs;
 use crate::output::{self, say};
 use crate::progress::spinner;
@@ -30,6 +31,7 @@ struct Row<'a> {
 struct Answer<'a> {
     entries: Vec<Row<'a>>,
     with_peers: Vec<Outlook>,
+    gateways: Vec<serde_json::Value>,
     /// The report in the few bytes that go into a ticket, in hexadecimal.
     compact: String,
 }
@@ -44,14 +46,17 @@ struct Outlook {
 }
 
 pub async fn run(args: NatArgs, json: bool) -> Result<()> {
-    let report = measure(&args, json).await?;
+    let (report, offered) = tokio::join!(measure(&args, json), gateways::asked(args.interface.as_deref()));
+    let (report, offered) = (report?, offered?);
     let outlooks: Vec<Outlook> = peers().into_iter().map(|(name, peer)| outlook(name, &report, &peer)).collect();
     if json {
         let entries = report.entries.iter().map(row).collect();
         let compact = report.encode().iter().map(|byte| format!("{byte:02x}")).collect();
-        output::json(&Answer { entries, with_peers: outlooks, compact })?;
+        let gateways = offered.iter().map(gateways::value).collect();
+        output::json(&Answer { entries, with_peers: outlooks, gateways, compact })?;
     } else {
         report.entries.iter().try_for_each(print)?;
+        offered.iter().try_for_each(gateways::print)?;
         if !report.is_offline() {
             print_outlooks(&outlooks)?;
         }
@@ -167,7 +172,7 @@ fn print(entry: &Entry) -> Result<()> {
     field("servers", format!("{} of {} answered", entry.answered, entry.asked))
 }
 
-fn field(name: &str, value: impl std::fmt::Display) -> Result<()> {
+pub fn field(name: &str, value: impl std::fmt::Display) -> Result<()> {
     output::line(format_args!("    {name:<10} {value}"))
 }
 

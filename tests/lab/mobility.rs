@@ -1,0 +1,175 @@
+//! Pipes that outlive their path: something happens to the network while bytes are under way, and all of them arrive, once
+//! and in order. `NATPIPE_RUNS` says how often each is done; the longest silences are printed.
+
+use std::process::Command;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use natpipe::lab::{Host, Internet, Kind, Link, Router};
+use natpipe::nat::Proto;
+use natpipe::peer::{Node, PathKind};
+use natpipe::{Pipe, Ticket};
+use ring::digest::{Context, SHA256};
+use tokio::time::timeout;
+
+use super::peers::{Meeting, meeting};
+
+const LIMIT: Duration = Duration::from_secs(40);
+
+/// Bytes are sent at this pace, so that whatever happens does so in the middle.
+const PIECE: usize = 64 << 10;
+const PACE: Duration = Duration::from_millis(4);
+const PIECES: u32 = 1600;
+
+/// Two homes on an internet with 20 ms from end to end, and a place to meet.
+struct World {
+    internet: Internet,
+    meeting: Option<Meeting>,
+    routers: [Router; 2],
+    hosts: [Host; 2],
+}
+
+impl World {
+    fn new(kinds: [Kind; 2]) -> Self {
+        let internet = Internet::with_link(Link::steady(Duration::from_millis(10)), 1).unwrap();
+        let meeting = Some(meeting(&internet));
+        let [a, b] = kinds;
+        let routers = [internet.router("home a", a).unwrap(), internet.router("home b", b).unwrap()];
+        let hosts = [routers[0].host("a").unwrap(), routers[1].host("b").unwrap()];
+        Self { internet, meeting, routers, hosts }
+    }
+
+    /// What the two homes say to each other is dropped from now on; the rest of the internet is there.
+    fn cut_between(&self) {
+        let other = self.routers[1].public()[0];
+        let drops = format!("ip daddr {other} drop\nip saddr {other} drop");
+        let rules = format!("table ip cut {{\nchain pass {{\ntype filter hook forward priority -10\n{drops}\n}}\n}}");
+        self.routers[0].nft(&rules).unwrap();
+    }
+}
+
+fn piece(at: u32) -> Vec<u8> {
+    (0..PIECE as u32).map(|n| (n.wrapping_mul(at | 1) >> 7) as u8).collect()
+}
+
+/// What the receiving end saw: a sum over all bytes, and the longest time without any.
+async fn receive(pipe: &Pipe) -> (Vec<u8>, usize, Duration) {
+    let (mut sum, mut bytes, mut longest, mut last) = (Context::new(&SHA256), 0, Duration::ZERO, Instant::now());
+    while let Ok(message) = pipe.recv_within(LIMIT).await {
+        longest = longest.max(last.elapsed());
+        last = Instant::now();
+        bytes += message.data.len();
+        sum.update(&message.data);
+    }
+    (sum.finish().as_ref().to_vec(), bytes, longest)
+}
+
+/// One way to break something, done by the test's own thread after a third of the bytes. Returns the longest silence, and the
+/// kind of path at the end.
+fn bytes_survive(kinds: [Kind; 2], happens: impl FnOnce(&mut World)) -> (Duration, PathKind) {
+    let mut world = World::new(kinds);
+    let place = world.meeting.as_ref().unwrap();
+    let builder = Node::builder().via(place.url()).stun(place.stun());
+    let other = Node::builder().via(place.url()).stun(place.stun());
+    let runtimes = [world.hosts[0].runtime().unwrap(), world.hosts[1].runtime().unwrap()];
+    let (give, ticket) = mpsc::channel::<Ticket>();
+    let (tell, told) = mpsc::channel::<()>();
+    let (done, all_done) = tokio::sync::oneshot::channel::<()>();
+    let answerer = runtimes[1].spawn(async move {
+        let node = other.start().await.unwrap();
+        give.send(node.ticket().unwrap()).unwrap();
+        let (_peer, pipe) = timeout(LIMIT, node.accept()).await.unwrap().unwrap();
+        let seen = receive(&pipe).await;
+        pipe.send("got it").await.unwrap();
+        all_done.await.unwrap();
+        seen
+    });
+    let ticket = ticket.recv_timeout(LIMIT).unwrap();
+    let caller = runtimes[0].spawn(async move {
+        let node = builder.start().await.unwrap();
+        let peer = timeout(LIMIT, node.peer(&ticket)).await.unwrap().unwrap();
+        let mut paths = peer.paths();
+        // A direct one where there can be one; two symmetric NATs stay with the relay.
+        let direct = paths.wait_for(|path| path.as_ref().is_some_and(|path| path.kind != PathKind::Relay));
+        let _found = timeout(Duration::from_secs(3), direct).await.is_ok();
+        let pipe = peer.open(Proto::Tcp, Default::default()).unwrap();
+        let mut sum = Context::new(&SHA256);
+        for at in 0..PIECES {
+            if at == PIECES / 3 {
+                tell.send(()).unwrap();
+            }
+            let piece = piece(at);
+            sum.update(&piece);
+            pipe.send(piece).await.unwrap();
+            tokio::time::sleep(PACE).await;
+        }
+        pipe.finish().await.unwrap();
+        let answer = pipe.recv_within(LIMIT).await.unwrap_or_else(|error| panic!("{error}; over {:?}", peer.path()));
+        assert_eq!(&answer.data[..], b"got it");
+        done.send(()).unwrap();
+        (sum.finish().as_ref().to_vec(), peer.path().unwrap().kind)
+    });
+    told.recv_timeout(LIMIT).unwrap();
+    happens(&mut world);
+    let (sent, kind) = runtimes[0].block_on(caller).unwrap();
+    let (got, bytes, longest) = runtimes[1].block_on(answerer).unwrap();
+    assert_eq!(bytes, PIECE * PIECES as usize);
+    assert_eq!(sent, got, "every byte once and in order");
+    (longest, kind)
+}
+
+fn runs() -> usize {
+    std::env::var("NATPIPE_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(1)
+}
+
+fn often(what: &str, kinds: [Kind; 2], happens: impl Fn(&mut World)) -> Vec<PathKind> {
+    let mut seen: Vec<(Duration, PathKind)> = (0..runs()).map(|_| bytes_survive(kinds, &happens)).collect();
+    seen.sort_unstable();
+    let (median, worst) = (seen[seen.len() / 2].0, seen[seen.len() - 1].0);
+    println!("{what}: {} of {}; longest silence: median {median:.0?}, worst {worst:.0?}", seen.len(), runs());
+    seen.into_iter().map(|(_, kind)| kind).collect()
+}
+
+const HOMES: [Kind; 2] = [Kind::Home, Kind::Home];
+
+#[test]
+fn when_the_direct_path_is_cut_the_relay_takes_over() {
+    let kinds = often("direct path cut", HOMES, |world| world.cut_between());
+    assert!(kinds.iter().all(|kind| *kind == PathKind::Relay), "{kinds:?}");
+}
+
+#[test]
+fn when_a_nat_is_rebooted_a_new_hole_is_made() {
+    for side in [0, 1] {
+        often("NAT rebooted", HOMES, |world| {
+            let forgotten = world.routers[side].run(|| Command::new("conntrack").arg("-F").output());
+            assert!(forgotten.unwrap().status.success());
+        });
+    }
+}
+
+#[test]
+fn when_an_interface_is_replaced_by_one_on_another_network_the_pipe_goes_there() {
+    for side in [0, 1] {
+        often("interface replaced", HOMES, |world| {
+            let other = world.internet.router("another home", Kind::Home).unwrap();
+            world.hosts[side].detach("eth0").unwrap();
+            world.hosts[side].attach(&other).unwrap();
+        });
+    }
+}
+
+#[test]
+fn when_the_address_changes_the_pipe_stays() {
+    often("address changed", HOMES, |world| {
+        world.hosts[0].detach("eth0").unwrap();
+        let router = world.routers[0].clone();
+        world.hosts[0].attach(&router).unwrap();
+    });
+}
+
+#[test]
+fn when_the_rendezvous_dies_a_direct_pipe_does_not_notice() {
+    let kinds = often("rendezvous killed", HOMES, |world| drop(world.meeting.take()));
+    assert!(kinds.iter().all(|kind| *kind != PathKind::Relay), "{kinds:?}");
+}
