@@ -7,6 +7,8 @@
 mod bare;
 #[path = "../../tests/comm/broker.rs"]
 mod broker;
+#[path = "../table.rs"]
+mod table;
 
 use std::path::Path;
 use std::process::Command;
@@ -32,8 +34,10 @@ fn main() {
     let only: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let wanted = |what: &str| only.is_empty() || only.iter().any(|name| what.contains(name.as_str()));
     if wanted("confirmed") {
-        compare(
-            "pushes a second, confirmed, 64 at a time",
+        table::compare(
+            "pushes, confirmed, 64 at a time",
+            "a second",
+            ROUNDS,
             &mut [
                 ("bare lapin", &mut || runtime.block_on(bare::pushes(&broker, true, CONFIRMED, FLYING))),
                 ("natpipe", &mut || runtime.block_on(pushes(&broker, true, CONFIRMED))),
@@ -42,8 +46,10 @@ fn main() {
         );
     }
     if wanted("unconfirmed") {
-        compare(
-            "pushes a second, not confirmed",
+        table::compare(
+            "pushes, not confirmed",
+            "a second",
+            ROUNDS,
             &mut [
                 ("bare lapin", &mut || runtime.block_on(bare::pushes(&broker, false, UNCONFIRMED, 1))),
                 ("natpipe", &mut || runtime.block_on(pushes(&broker, false, UNCONFIRMED))),
@@ -51,14 +57,15 @@ fn main() {
             ],
         );
     }
-    for (title, calls, flying) in
-        [("calls a second, one after the other", ALONE, 1), ("calls a second, 64 at a time", TOGETHER, FLYING)]
+    for (title, calls, flying) in [("calls, one after the other", ALONE, 1), ("calls, 64 at a time", TOGETHER, FLYING)]
     {
         if !wanted(title) {
             continue;
         }
-        compare(
+        table::compare(
             title,
+            "a second",
+            ROUNDS,
             &mut [
                 ("bare lapin, both ends", &mut || runtime.block_on(bare::calls(&broker, calls, flying))),
                 ("natpipe calls bare lapin", &mut || runtime.block_on(ours_to_bare(&broker, calls, flying))),
@@ -147,28 +154,4 @@ fn pika(broker: &Broker, what: &str, count: usize) -> f64 {
     let output = Command::new(python).arg(script).args(args).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
-}
-
-/// A contender's name, and a round of it: how many a second.
-type Contender<'a> = (&'a str, &'a mut dyn FnMut() -> f64);
-
-fn compare(title: &str, contenders: &mut [Contender<'_>]) {
-    let mut rates: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
-    for _ in 0..ROUNDS {
-        for ((_, run), rates) in contenders.iter_mut().zip(&mut rates) {
-            rates.push(run());
-        }
-    }
-    println!("\n{title} (median of {ROUNDS} interleaved rounds [min - max])");
-    for ((name, _), own) in contenders.iter().zip(&rates) {
-        let mut ratios: Vec<f64> = own.iter().zip(&rates[0]).map(|(a, b)| a / b).collect();
-        let mut own = own.clone();
-        let (middle, ratio) = (median(&mut own), median(&mut ratios));
-        println!("  {name:<34} {middle:>9.0} [{:.0} - {:.0}]  {ratio:.2} of the first", own[0], own[own.len() - 1]);
-    }
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -8,6 +8,8 @@
 
 mod peers;
 mod plays;
+#[path = "../table.rs"]
+mod table;
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -98,10 +100,9 @@ fn compare(title: &str, play: Play, all: &[Peer], rounds: usize) {
 
 /// Median [least - most], ratio to the first.
 fn row(taken: &[f64], first: &[f64]) -> String {
-    let mut ratios: Vec<f64> = taken.iter().zip(first).map(|(theirs, ours)| theirs / ours).collect();
-    let mut sorted = taken.to_vec();
-    let middle = median(&mut sorted);
-    format!("{middle:>8.3} [{:.3} - {:.3}] {:>6.2}", sorted[0], sorted[sorted.len() - 1], median(&mut ratios))
+    let ratios: Vec<f64> = taken.iter().zip(first).map(|(theirs, ours)| theirs / ours).collect();
+    let (middle, least, most) = table::spread(taken);
+    format!("{middle:>8.3} [{least:.3} - {most:.3}] {:>6.2}", table::median(&ratios))
 }
 
 /// Seconds of CPU time of this process and of the children that have ended.
@@ -111,9 +112,4 @@ fn cpu() -> f64 {
         [usage.user_time(), usage.system_time()].map(|time| time.num_microseconds() as f64 / 1e6).iter().sum::<f64>()
     };
     of(UsageWho::RUSAGE_SELF) + of(UsageWho::RUSAGE_CHILDREN)
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

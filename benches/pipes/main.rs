@@ -7,6 +7,7 @@ mod idle;
 mod pingpong;
 mod relay;
 mod stream;
+#[path = "../table.rs"]
 mod table;
 
 fn main() {

@@ -7,6 +7,7 @@ mod echo;
 mod idle;
 mod peers;
 mod publish;
+#[path = "../table.rs"]
 mod table;
 
 type Bench = (&'static str, fn());

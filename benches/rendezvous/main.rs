@@ -4,6 +4,9 @@
 //! none, before and after each has sent a signal and got one. Then the relay beside a bare one, in interleaved rounds: a
 //! process that copies between two TLS connections of the same kind, without frames, windows and turns.
 
+#[path = "../table.rs"]
+mod table;
+
 use std::io::BufRead;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -111,8 +114,7 @@ async fn measure() {
         println!("  natpipe {ours:.0}, bare {theirs:.0}, ratio {:.2}", ours / theirs);
         ratios.push(ours / theirs);
     }
-    ratios.sort_by(f64::total_cmp);
-    println!("  median ratio {:.2}", ratios[ROUNDS / 2]);
+    println!("  median ratio {:.2}", table::median(&ratios));
 }
 
 async fn memory() {

@@ -8,6 +8,8 @@
 mod bare;
 mod ours;
 mod python;
+#[path = "../table.rs"]
+mod table;
 mod theirs;
 
 use std::time::Duration;
@@ -96,15 +98,9 @@ impl Rounds {
     fn print(&self, title: &str) {
         println!("{title}");
         for (name, figures) in self.names.iter().zip(&self.figures) {
-            let ratios = self.figures[0].iter().zip(figures).map(|(ours, theirs)| ours / theirs).collect();
-            let (low, high) = figures.iter().fold((f64::MAX, 0f64), |(low, high), f| (low.min(*f), high.max(*f)));
-            let middle = median(figures.clone());
-            println!("  {name:<8} {middle:>9.1} [{low:.1} - {high:.1}]   natpipe/{name} {:.2}", median(ratios));
+            let ratios: Vec<f64> = self.figures[0].iter().zip(figures).map(|(ours, theirs)| ours / theirs).collect();
+            let ((middle, low, high), ratio) = (table::spread(figures), table::median(&ratios));
+            println!("  {name:<8} {middle:>9.1} [{low:.1} - {high:.1}]   natpipe/{name} {ratio:.2}");
         }
     }
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
 }

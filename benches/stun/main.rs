@@ -4,6 +4,9 @@
 //! answered by the CPU time that its process used for it: requests per second and core. Then both get a flood of
 //! random bytes from random sources, with their memory before and after.
 
+#[path = "../table.rs"]
+mod table;
+
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
@@ -37,12 +40,12 @@ fn main() {
             totals[at].push(a_second);
         }
     }
-    let mut ratios: Vec<f64> = rates[0].iter().zip(&rates[1]).map(|(ours, theirs)| ours / theirs).collect();
+    let ratios: Vec<f64> = rates[0].iter().zip(&rates[1]).map(|(ours, theirs)| ours / theirs).collect();
     println!("STUN requests (thousands a second; median of {ROUNDS} interleaved rounds [min - max])");
-    for ((server, rates), totals) in servers.iter().zip(&mut rates).zip(&mut totals) {
-        println!("  {:<10} {} per core   {} answered", server.name, spread(rates), spread(totals));
+    for ((server, rates), totals) in servers.iter().zip(&rates).zip(&totals) {
+        println!("  {:<10} {} per core   {} answered", server.name, shown(rates), shown(totals));
     }
-    println!("  ratio per core, median of the rounds' ratios: {:.2}", median(&mut ratios));
+    println!("  ratio per core, median of the rounds' ratios: {:.2}", table::median(&ratios));
     for server in &mut servers {
         let before = server.memory();
         rubbish(server.at);
@@ -189,12 +192,7 @@ fn rubbish(at: SocketAddr) {
     }
 }
 
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-fn spread(values: &mut [f64]) -> String {
-    let middle = median(values);
-    format!("{middle:.0} [{:.0} - {:.0}]", values[0], values[values.len() - 1])
+fn shown(values: &[f64]) -> String {
+    let (middle, least, most) = table::spread(values);
+    format!("{middle:.0} [{least:.0} - {most:.0}]")
 }

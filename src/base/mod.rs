@@ -6,6 +6,8 @@ pub(crate) mod attention;
 pub(crate) mod backoff;
 #[cfg(feature = "peer")]
 pub(crate) mod bucket;
+#[cfg(feature = "stun")]
+pub(crate) mod public;
 pub(crate) mod queue;
 pub(crate) mod task;
 pub(crate) mod turn;

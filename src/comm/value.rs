@@ -77,7 +77,6 @@ impl Value {
         match self {
             Self::Float(number) => Some(*number),
             // Rounding is what asking a whole number for a float means.
-            #[allow(clippy::cast_precision_loss)]
             Self::Int(number) => Some(*number as f64),
             _ => None,
         }

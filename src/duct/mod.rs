@@ -42,7 +42,7 @@ pub mod blocking;
 mod burst;
 mod child;
 mod codec;
-#[allow(clippy::module_inception)] // The room is called after its thing.
+#[allow(clippy::module_inception, reason = "the room is called after its thing")]
 mod duct;
 mod error;
 mod handover;

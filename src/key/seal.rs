@@ -63,7 +63,11 @@ impl Ephemeral {
         Ok(Self(Zeroizing::new(random()?)))
     }
 
-    fn public(&self) -> [u8; 32] {
+    pub(super) fn secret(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    pub(super) fn public(&self) -> [u8; 32] {
         x25519_dalek::x25519(*self.0, x25519_dalek::X25519_BASEPOINT_BYTES)
     }
 }
@@ -362,16 +366,16 @@ impl Exchange {
 }
 
 /// X25519; a result of zeros means a point of small order, which somebody chose to know the result.
-fn dh(secret: &[u8; 32], public: &[u8; 32]) -> Result<Shared, SealError> {
+pub(super) fn dh(secret: &[u8; 32], public: &[u8; 32]) -> Result<Shared, SealError> {
     let shared = Zeroizing::new(x25519_dalek::x25519(*secret, *public));
     if *shared == [0; 32] { Err(SealError::Forged) } else { Ok(shared) }
 }
 
-fn point(peer: PeerId) -> Result<[u8; 32], SealError> {
+pub(super) fn point(peer: PeerId) -> Result<[u8; 32], SealError> {
     peer.montgomery().ok_or(SealError::Forged)
 }
 
-fn nonce(number: u64) -> Nonce {
+pub(super) fn nonce(number: u64) -> Nonce {
     let mut bytes = [0; 12];
     bytes[4..].copy_from_slice(&number.to_be_bytes());
     Nonce::assume_unique_for_key(bytes)

@@ -11,7 +11,7 @@ use ring::digest::{SHA256, digest};
 use super::id::{alphabet, encode};
 use super::once;
 use super::url::Carrier;
-use super::{PeerId, Secret, ServerUrl};
+use super::{BrokerUrl, PeerId, Place, Secret, ServerUrl, UrlError};
 
 /// What tickets of this version begin with; others begin with `np` and another number.
 const PREFIX: &str = "np1";
@@ -36,6 +36,7 @@ mod entry {
     pub(super) const SERVER: u8 = 2;
     pub(super) const ADDRESS: u8 = 3;
     pub(super) const BROKER: u8 = 4;
+    pub(super) const LAN: u8 = 5;
 }
 
 /// An address where the peer may be reached straight.
@@ -67,8 +68,9 @@ pub struct Ticket {
     peer: PeerId,
     secret: Option<Secret>,
     servers: Vec<ServerUrl>,
-    brokers: Vec<String>,
+    brokers: Vec<BrokerUrl>,
     addresses: Vec<TicketAddress>,
+    lan: bool,
 }
 
 /// Why a text is no ticket.
@@ -101,7 +103,7 @@ pub enum TicketError {
 impl Ticket {
     /// A ticket that names a peer, and yet nowhere to meet it.
     pub fn new(peer: PeerId) -> Self {
-        Self { peer, secret: None, servers: Vec::new(), brokers: Vec::new(), addresses: Vec::new() }
+        Self { peer, secret: None, servers: Vec::new(), brokers: Vec::new(), addresses: Vec::new(), lan: false }
     }
 
     /// The peer.
@@ -116,13 +118,19 @@ impl Ticket {
         self
     }
 
-    /// Adds an MQTT broker, as URL. The first four count, and none over 200 characters.
-    pub fn with_broker(mut self, url: &str) -> Self {
-        if is_broker(url) {
-            self.brokers.push(url.to_owned());
-            self.brokers.truncate(MAX_BROKERS);
-        }
+    /// Adds an MQTT broker. The first four count. Its user and password become part of the ticket: whoever has the ticket has them.
+    pub fn with_broker(mut self, url: BrokerUrl) -> Self {
+        self.brokers.push(url);
+        self.brokers.truncate(MAX_BROKERS);
         self
+    }
+
+    /// Adds a place to meet, whichever it is.
+    pub fn with_place(self, place: Place) -> Self {
+        match place {
+            Place::Server(url) => self.with_server(url),
+            Place::Broker(url) => self.with_broker(url),
+        }
     }
 
     /// Adds an address. The first sixteen count.
@@ -131,6 +139,16 @@ impl Ticket {
         self.addresses.push(TicketAddress { addr, ..address });
         self.addresses.truncate(MAX_ADDRESSES);
         self
+    }
+
+    /// Tells that the peer announces itself on its network, so that who is there looks for it.
+    pub fn with_lan(self) -> Self {
+        Self { lan: true, ..self }
+    }
+
+    /// Whether the peer announces itself on its network.
+    pub fn is_on_lan(&self) -> bool {
+        self.lan
     }
 
     /// Makes it good for one connection only: the listener knows the secret and uses it up.
@@ -144,7 +162,7 @@ impl Ticket {
     }
 
     /// The MQTT brokers where the peer is to be met.
-    pub fn brokers(&self) -> &[String] {
+    pub fn brokers(&self) -> &[BrokerUrl] {
         &self.brokers
     }
 
@@ -158,6 +176,15 @@ impl Ticket {
         self.secret.as_ref()
     }
 
+    /// What stands inside of a ticket's text, read: so that the fuzz target gets past the checksum.
+    ///
+    /// # Errors
+    /// [`TicketError::Contents`]; [`TicketError::NotATicket`] for what no text can hold.
+    #[doc(hidden)]
+    pub fn from_body(body: &[u8]) -> Result<Self, TicketError> {
+        if body.len() > MAX_BODY { Err(TicketError::NotATicket) } else { read_body(body) }
+    }
+
     fn body(&self) -> Vec<u8> {
         let mut body = self.peer.as_bytes().to_vec();
         if let Some(secret) = &self.secret {
@@ -167,10 +194,13 @@ impl Ticket {
             push(&mut body, entry::SERVER, &write_server(server));
         }
         for broker in &self.brokers {
-            push(&mut body, entry::BROKER, broker.as_bytes());
+            push(&mut body, entry::BROKER, broker.with_secrets().as_bytes());
         }
         for address in &self.addresses {
             push(&mut body, entry::ADDRESS, &write_address(address));
+        }
+        if self.lan {
+            push(&mut body, entry::LAN, &[]);
         }
         body
     }
@@ -185,10 +215,6 @@ fn push(body: &mut Vec<u8>, kind: u8, value: &[u8]) {
         body.extend_from_slice(&[kind, len]);
         body.extend_from_slice(value);
     }
-}
-
-fn is_broker(url: &str) -> bool {
-    !url.is_empty() && url.len() <= 200 && url.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Carrier, port, key, host and path; the path left out where it is `/`.
@@ -261,7 +287,8 @@ fn read_body(body: &[u8]) -> Result<Ticket, TicketError> {
             entry::SECRET => ticket.with_secret(read_secret(value)?),
             entry::SERVER => read_server(value)?.into_iter().fold(ticket, Ticket::with_server),
             entry::ADDRESS => ticket.with_address(read_address(value)?),
-            entry::BROKER => ticket.with_broker(read_broker(value)?),
+            entry::LAN => ticket.with_lan(),
+            entry::BROKER => read_broker(value)?.into_iter().fold(ticket, Ticket::with_broker),
             _ => ticket,
         };
     }
@@ -274,9 +301,15 @@ fn read_secret(value: &[u8]) -> Result<Secret, TicketError> {
     Ok(Secret::from_bytes(bytes))
 }
 
-fn read_broker(value: &[u8]) -> Result<&str, TicketError> {
-    let text = std::str::from_utf8(value).ok().filter(|text| is_broker(text));
-    text.ok_or(TicketError::Contents("a broker's URL can not be read"))
+/// `None` for a scheme that this version does not know.
+fn read_broker(value: &[u8]) -> Result<Option<BrokerUrl>, TicketError> {
+    const WRONG: TicketError = TicketError::Contents("a broker's URL can not be read");
+    let text = std::str::from_utf8(value).map_err(|_| WRONG)?;
+    match text.parse() {
+        Ok(url) => Ok(Some(url)),
+        Err(UrlError::BrokerScheme) if text.contains("://") => Ok(None),
+        Err(_) => Err(WRONG),
+    }
 }
 
 /// The length and one byte that tells whether the length itself has been changed: else a changed one would

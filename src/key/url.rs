@@ -84,9 +84,23 @@ pub enum UrlError {
     /// The port is no number from 1 to 65535.
     #[error("the URL's port is no number from 1 to 65535")]
     Port,
-    /// The path has characters that can not be sent, or is too long.
+    /// The path has characters that can not be sent, or is too long, or the scheme has none.
     #[error("the URL's path can not be sent")]
     Path,
+    /// It begins with none of the schemes of brokers.
+    #[error("a broker's URL begins with mqtt://, mqtts://, ws:// or wss://")]
+    BrokerScheme,
+    /// It is neither a server's URL nor a broker's.
+    #[error("a place to meet begins with natpipe://, mqtt://, mqtts://, ws:// or wss://")]
+    PlaceScheme,
+    /// User and password can not be read.
+    #[error(
+        "user and password stand before the host as USER:PASSWORD@, other characters than letters and digits as %41"
+    )]
+    Login,
+    /// It is too long.
+    #[error("the URL is longer than {0} characters")]
+    Long(usize),
 }
 
 impl ServerUrl {
@@ -113,8 +127,7 @@ impl ServerUrl {
         if self.port == 0 {
             return Err(UrlError::Port);
         }
-        let sendable = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'"' | b'<' | b'>' | b'\\');
-        if !self.path.starts_with('/') || self.path.len() > MAX_PATH || !self.path.bytes().all(sendable) {
+        if !is_path(&self.path) {
             return Err(UrlError::Path);
         }
         Ok(self)
@@ -155,7 +168,12 @@ impl ServerUrl {
     }
 }
 
-fn is_host(host: &str) -> bool {
+pub(super) fn is_path(path: &str) -> bool {
+    let sendable = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'"' | b'<' | b'>' | b'\\');
+    path.starts_with('/') && path.len() <= MAX_PATH && path.bytes().all(sendable)
+}
+
+pub(super) fn is_host(host: &str) -> bool {
     let of_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     let address = host.split('%').next().is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok());
     let zone = host.split_once('%').is_none_or(|(_, zone)| !zone.is_empty() && zone.bytes().all(of_name));
@@ -185,7 +203,7 @@ impl FromStr for ServerUrl {
     }
 }
 
-fn split_authority(text: &str) -> Result<(&str, Option<&str>), UrlError> {
+pub(super) fn split_authority(text: &str) -> Result<(&str, Option<&str>), UrlError> {
     if let Some(rest) = text.strip_prefix('[') {
         let (host, after) = rest.split_once(']').ok_or(UrlError::Host)?;
         if !host.contains(':') {

@@ -8,6 +8,7 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::RecordType;
 
 use super::{Family, ResolveError};
 
@@ -54,6 +55,12 @@ impl Resolver {
             builder.build().map_err(configuration)
         };
         Ok(Self(Arc::new(Families { v4: make(LookupIpStrategy::Ipv4Only)?, v6: make(LookupIpStrategy::Ipv6Only)? })))
+    }
+
+    /// Forgets what it knows of a name: the next lookup asks the servers, however long the answer was to be valid.
+    pub fn forget(&self, name: &str) {
+        self.0.v4.clear_lookup_cache(name, RecordType::A);
+        self.0.v6.clear_lookup_cache(name, RecordType::AAAA);
     }
 
     /// The addresses of a name in one family; none where the name has none in it.

@@ -8,11 +8,15 @@
 //! ```
 //!
 //! `session` is the conversation that outlives its paths, `node` finds paths and holds everything, `greeting` and `offer` decide
-//! about first words, `path` and `event` hold what is told of them, `quic` runs QUIC through holes. Without a node, [`introduce`]
-//! and [`secure`] make a pipe out of a hole that was punched otherwise, and a [`HandLine`] is what people carry for it.
+//! about first words, `path` and `event` hold what is told of them, `lan` finds peers on the same network, `quic` runs QUIC through
+//! holes. Without a node, [`introduce`] and [`secure`] make a pipe out of a hole that was punched otherwise, and a [`HandLine`] is
+//! what people carry for it.
 
+mod defaults;
 mod event;
 mod greeting;
+#[cfg(feature = "lan")]
+mod lan;
 mod line;
 mod node;
 mod offer;
@@ -21,12 +25,16 @@ mod quic;
 mod session;
 
 pub use event::{Event, StrategyState};
+#[cfg(feature = "lan")]
+pub use lan::{Lan, LanError, LanPeer};
 pub use line::{HandLine, HandLineError};
 pub use node::{
     Builder, ConnectError, Failures, IntroduceError, Node, NodeError, Peer, SecureError, introduce, secure,
 };
 pub use path::{PathInfo, PathKind};
 pub use session::Ended;
+#[doc(hidden)]
+pub use session::read_record;
 
 /// Bytes of the system's randomness.
 fn random<const N: usize>() -> Option<[u8; N]> {

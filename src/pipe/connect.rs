@@ -102,6 +102,14 @@ fn resolver(conf: &NetConf) -> Result<Resolver, ResolveError> {
     conf.resolver.clone().map_or_else(Resolver::system, Ok)
 }
 
+/// Forgets the addresses of a name that a resolver of one's own remembers; the system's configuration is read for each name.
+#[cfg_attr(not(feature = "smart"), allow(dead_code, reason = "for those who connect again"))]
+pub(crate) fn forget(dest: &Dest, conf: &NetConf) {
+    if let (Some(resolver), Ok(Target::Name(name, _))) = (&conf.resolver, target(dest, Proto::Tcp)) {
+        resolver.forget(&name);
+    }
+}
+
 /// The one address that datagrams go to: the first whose family this machine can reach.
 pub(crate) async fn first_address(
     dest: &Dest,

@@ -128,6 +128,15 @@ impl Opening {
         self
     }
 
+    /// Asks for the address of a name anew, whatever the resolver remembers. The destination and options are set before.
+    #[cfg_attr(not(feature = "smart"), allow(dead_code, reason = "for those who connect again"))]
+    pub(crate) fn afresh(self) -> Self {
+        if let Some(dest) = &self.dest {
+            connect::forget(dest, &self.conf);
+        }
+        self
+    }
+
     /// Takes IPv6 only on the IPv6 "any" address, so that IPv4 has a listener of its own.
     pub(crate) fn only_v6(mut self) -> Self {
         self.conf.socket.only_v6 = true;

@@ -110,17 +110,18 @@ impl State {
             Ok(Received::End) => Step::End(End::Finished),
             Ok(Received::Data(data, from)) => {
                 let from = from.or_else(|| core.peer.clone()).unwrap_or(Addr::Unnamed);
-                self.sift(core, Message { data, from })
+                self.sift(core, transport.kind(), Message { data, from })
             }
             Err(error) => self.survive(core, transport.kind(), &error),
         })
     }
 
-    /// Counts a message, and drops it where it is a duplicate or too long.
-    fn sift(&mut self, core: &Core, message: Message) -> Step {
+    /// Counts a message, and drops a datagram that is too long and what is a duplicate. Of a stream nothing is too long: a
+    /// transport may bring memory of its own.
+    fn sift(&mut self, core: &Core, kind: Kind, message: Message) -> Step {
         self.errors = 0;
         core.count_in(message.data.len());
-        if message.data.len() > core.conf.reader_limit {
+        if kind == Kind::Datagram && message.data.len() > core.conf.reader_limit {
             core.counters.dropped(1);
             return Step::Dropped;
         }
@@ -259,7 +260,13 @@ impl Core {
             let step = state.poll(self, &**transport, cx);
             *buffer = state.reader.take_back();
             Poll::Ready(match ready!(step) {
-                Step::Message(_) | Step::Dropped => {
+                Step::Message(message) => {
+                    self.count_bytes_in(buffer.len() - before);
+                    // What a transport brings in memory of its own is counted already.
+                    buffer.extend_from_slice(&message.data);
+                    Some(Ok(()))
+                }
+                Step::Dropped => {
                     self.count_bytes_in(buffer.len() - before);
                     Some(Ok(()))
                 }

@@ -13,11 +13,12 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::frame::msgpack;
 
 /// What names an ask, on the wire 16 random bytes.
-pub(super) type Tag = [u8; 16];
+pub type Tag = [u8; 16];
 
 /// Why bytes are no map of a pool.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Bad {
+pub enum Bad {
     #[error("a message is no MessagePack map")]
     NoMap,
     #[error("a map has neither msg, rtag, meta nor ctag")]
@@ -25,23 +26,26 @@ pub(super) enum Bad {
 }
 
 /// A map that came in; values are as they stand on the wire.
+#[doc(hidden)]
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Envelope {
-    pub(super) msg: Option<Bytes>,
-    pub(super) meta: Option<Bytes>,
+pub struct Envelope {
+    pub msg: Option<Bytes>,
+    pub meta: Option<Bytes>,
     /// Whatever the asker chose: it is sent back as it is.
-    pub(super) stag: Option<Bytes>,
+    pub stag: Option<Bytes>,
     /// There is one: it is a reply. Inside: the tag, where it is one of ours.
-    pub(super) rtag: Option<Option<Tag>>,
-    pub(super) ctag: Option<Bytes>,
+    pub rtag: Option<Option<Tag>>,
+    pub ctag: Option<Bytes>,
     /// Missing in the seed's first version, where each reply is the only one.
-    pub(super) done: Option<bool>,
-    pub(super) count: Option<u64>,
-    pub(super) eof: bool,
-    pub(super) err: Option<String>,
+    pub done: Option<bool>,
+    pub count: Option<u64>,
+    pub eof: bool,
+    pub err: Option<String>,
 }
 
-pub(super) fn parse(data: &Bytes) -> Result<Envelope, Bad> {
+/// Reads a map. The fuzz target sees it as well.
+#[doc(hidden)]
+pub fn parse(data: &Bytes) -> Result<Envelope, Bad> {
     if msgpack::end(data) != Ok(Some(data.len())) {
         return Err(Bad::NoMap);
     }

@@ -66,6 +66,8 @@ pub use backoff::Backoff;
 pub use bind::{Bind, Bound};
 pub use client::{Client, Connecting};
 pub use conf::PoolConf;
+#[doc(hidden)]
+pub use envelope::{Bad as BadEnvelope, Envelope, parse as parse_envelope};
 pub use error::{AskError, BindError, ClientError, PackError};
 pub use event::{Event, Events, Left};
 pub use handle::Pool;

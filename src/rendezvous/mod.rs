@@ -18,6 +18,8 @@ mod limits;
 mod server;
 mod wire;
 
+#[cfg(feature = "mqtt")]
+pub use client::{BrokerError, MqttBuilder, MqttClient, topic};
 pub use client::{
     Client, ClientBuilder, ConnectError, Proxy, ProxyError, RelayError, RelayStream, Signal, SignalError, State,
 };

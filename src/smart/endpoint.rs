@@ -72,8 +72,9 @@ impl Endpoint {
         pipe_open(self.proto).bind(self.at.clone()).conf(self.tuned().reuse_addr(true))
     }
 
+    /// A try to connect, which asks for the address of its name anew: a peer that has moved is found.
     pub(crate) fn client(&self) -> Opening {
-        pipe_open(self.proto).dest(self.at.clone()).conf(self.tuned())
+        pipe_open(self.proto).dest(self.at.clone()).conf(self.tuned()).afresh()
     }
 }
 

@@ -4,9 +4,14 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, ChildStderr, Stdio};
 
+use natpipe::Ticket;
 use serde_json::Value;
 
 use super::{natpipe, run, text};
+
+#[allow(dead_code)]
+#[path = "../mqtt/mosquitto.rs"]
+mod mosquitto;
 
 /// A command whose events on standard error are read one by one.
 struct Told {
@@ -17,7 +22,7 @@ struct Told {
 impl Told {
     fn start(args: &[&str]) -> Self {
         let mut command = natpipe(args);
-        command.arg("--json").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(["--json", "--no-public"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let events = BufReader::new(child.stderr.take().unwrap());
         Self { child, events }
@@ -187,6 +192,43 @@ fn datagrams_are_forwarded_and_answered() {
     }
 }
 
+/// A ticket without the addresses of its peer: so it takes the place to meet.
+fn places_only(ticket: &str) -> String {
+    let ticket: Ticket = ticket.parse().unwrap();
+    ticket.brokers().iter().cloned().fold(Ticket::new(ticket.peer()), Ticket::with_broker).to_string()
+}
+
+#[test]
+fn a_broker_is_a_place_to_meet_with_a_login_and_a_certificate_of_its_own() {
+    use mosquitto::{Listener, Mosquitto};
+    let file = Mosquitto::write("passwords-cli", "ann:swordfish\n");
+    let mut hashed = std::process::Command::new("mosquitto_passwd");
+    assert!(hashed.arg("-U").arg(&file).status().expect("mosquitto is installed").success());
+    let options = format!("allow_anonymous false\npassword_file {}", file.display());
+    let broker = Mosquitto::with(&[Listener::Tls, Listener::WebTls], &options);
+    let ca = Mosquitto::write("ca-cli", &broker.certificate());
+    let ca = ca.to_str().unwrap();
+    let places = [
+        format!("mqtts://ann:swordfish@localhost:{}", broker.port(0)),
+        format!("wss://ann:swordfish@localhost:{}/mqtt", broker.port(1)),
+    ];
+    let mut listen = Told::start(&["listen", "--via", &places[0], "--via", &places[1], "--ca", ca]);
+    let ticket = listen.event("ticket")["ticket"].as_str().unwrap().to_owned();
+    let mut connect = Told::start(&["connect", &places_only(&ticket), "--ca", ca]);
+    connect.child.stdin.take().unwrap().write_all(b"through a broker").unwrap();
+    drop(listen.child.stdin.take());
+    let reader = std::thread::spawn(move || listen.ends_well());
+    let (_, events) = connect.ends_well();
+    let path = events.iter().find(|event| event["event"] == "path").unwrap();
+    assert_ne!(path["kind"], "relay", "{path}");
+    assert_eq!(reader.join().unwrap().0, b"through a broker");
+    // Without the certificate there is no broker, and the error names it without the password.
+    let refused = run(&["listen", "--via", &places[0], "--no-public"]);
+    let why = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{why}");
+    assert!(why.contains("localhost") && why.contains("certificate") && !why.contains("swordfish"), "{why}");
+}
+
 #[test]
 fn a_one_time_ticket_opens_once_and_a_stranger_is_told_so() {
     let mut listen = Told::start(&["listen", "--one-time", "--to", "tcp:127.0.0.1:9"]);
@@ -210,6 +252,8 @@ fn bad_tickets_and_options_that_exclude_each_other_are_wrong_usage() {
         &["connect", "np9zzzzzzzzzzzzzzzzzz"],
         &["connect", &ticket, "--direct-only", "--relay-only"],
         &["listen", "--via", "http://nowhere"],
+        &["listen", "--via", "mqtt://ann@broker"],
+        &["listen", "--via", "mqtt://broker/topic"],
         &["lab", "--a", "castle"],
     ] {
         let output = run(args);

@@ -36,7 +36,7 @@ pub struct Broker {
     child: Option<Child>,
 }
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the benches use it as well, and each uses a part")]
 impl Broker {
     /// One that all tests of a process share.
     pub fn shared() -> &'static Self {

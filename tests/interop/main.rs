@@ -3,7 +3,9 @@
 
 #![cfg(all(feature = "lab", target_os = "linux"))]
 
+mod beside;
 mod duct;
+mod nginx;
 mod pool;
 mod punch;
 mod smart;

@@ -1,4 +1,5 @@
-//! Smart sockets: the published Python package of the same protocol, in every role, mode and guarantee.
+//! Smart sockets: the published Python package of the same protocol, in every role, mode and guarantee;
+//! and a page in headless Chromium.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use natpipe::NetConf;
 use natpipe::pipe::tls::{Identity as Certificate, TlsClient, TlsServer};
 use natpipe::smart::{Builder, Delivery, Endpoint, Identity, SendMode, SmartSocket};
 
+use crate::beside::{chromium, page as served, tempdir};
 use crate::{python, script};
 
 const COUNT: usize = 200;
@@ -240,4 +242,49 @@ async fn a_python_end_that_is_killed_and_comes_back_is_found_again() {
         soon("the acknowledgement", socket.send_acknowledged("again", None)).await.unwrap();
         drop(agent);
     }
+}
+
+/// A socket whose messages are to be acknowledged, bound where a browser connects to by this scheme.
+async fn for_a_page(scheme: &str, port: u16, tls: Option<&TlsServer>) -> (SmartSocket, String) {
+    let socket = sure().build().unwrap();
+    let conf = tls.map_or_else(NetConf::default, |server| NetConf::default().tls_server(server.clone()));
+    let addr = socket.bind(Endpoint::from(("127.0.0.1", port)).conf(conf)).await.unwrap();
+    (socket, format!("{scheme}://127.0.0.1:{}/", addr.port().unwrap()))
+}
+
+/// A page says hello for sure, sends back everything in order, and is back with what it had to say when the other end was away.
+async fn a_page_talks(scheme: &str, tls: Option<TlsServer>) {
+    let page = Identity::from([0xb0; 16]);
+    let (socket, url) = for_a_page(scheme, 0, tls.as_ref()).await;
+    let port = url.trim_end_matches('/').rsplit_once(':').unwrap().1.parse().unwrap();
+    let dir = tempdir(&format!("smart-{scheme}"));
+    let _browser = chromium(&dir, &format!("http://127.0.0.1:{}/smart.html?socket={url}", served()));
+    let hello = soon("the page", socket.recv_from()).await.unwrap();
+    assert_eq!((hello.from, &hello.data[..]), (page, &b"a page"[..]));
+    for text in numbered() {
+        // Each is acknowledged by the page; one at a time they come back in order.
+        soon("the acknowledgement", socket.send_acknowledged(text.clone(), None)).await.unwrap();
+        assert_eq!(soon("the echo", socket.recv()).await.unwrap(), text);
+    }
+    // More than the browser gives to the page at once.
+    let long: Vec<u8> = (0..300_000u32).map(|n| ((n * 7) >> 3) as u8).collect();
+    socket.send_to(page, long.clone()).await.unwrap();
+    assert!(soon("the long echo", socket.recv()).await.unwrap() == long);
+    socket.send_to(page, vec![0xff, 0, 0]).await.unwrap();
+    assert_eq!(soon("its word", socket.recv()).await.unwrap(), "acknowledged");
+    soon("closing", socket.close()).await.unwrap();
+    let (socket, _) = for_a_page(scheme, port, tls.as_ref()).await;
+    let back = soon("the page's return", socket.recv_from()).await.unwrap();
+    assert_eq!((back.from, &back.data[..]), (page, &b"sent while nobody was there"[..]));
+}
+
+#[tokio::test]
+async fn a_page_in_a_browser_is_a_peer_over_ws() {
+    a_page_talks("ws", None).await;
+}
+
+#[tokio::test]
+async fn a_page_in_a_browser_is_a_peer_over_wss() {
+    let server = TlsServer::new(Certificate::self_signed(&["127.0.0.1"]).unwrap()).unwrap();
+    a_page_talks("wss", Some(server)).await;
 }

@@ -13,6 +13,7 @@ mod gateway;
 mod hosts;
 mod kinds;
 mod link;
+mod meeting;
 mod mobility;
 mod ordinary;
 mod peers;
@@ -20,5 +21,10 @@ mod portmap;
 mod prober;
 mod punch;
 mod report;
+#[cfg(feature = "cli")]
+#[path = "../peer/talk.rs"]
+mod talk;
+#[cfg(feature = "cli")]
+mod talks;
 
 natpipe::lab_tests!();

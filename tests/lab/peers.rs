@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use natpipe::lab::{Host, Internet, Kind, Link, Setup};
 use natpipe::nat::Proto;
-use natpipe::peer::{Node, PathInfo, PathKind};
+use natpipe::peer::{Builder, Node, PathInfo, PathKind};
 use natpipe::turn::TurnServer;
 use natpipe::{Identity, Ticket, rendezvous, stun};
 use ring::digest::{Context, SHA256};
@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(40);
 /// A rendezvous server, and a second STUN server at another address.
 pub(super) struct Meeting {
     url: natpipe::key::ServerUrl,
-    stun: SocketAddr,
+    pub(super) stun: SocketAddr,
     _server: rendezvous::Server,
     _second: stun::Server,
     _runtimes: [tokio::runtime::Runtime; 2],
@@ -66,31 +66,39 @@ fn piece(at: u32) -> Vec<u8> {
 }
 
 /// What an end saw.
-struct Seen {
-    first: Option<PathInfo>,
-    last: Option<PathInfo>,
-    sum: Vec<u8>,
+pub(super) struct Seen {
+    pub(super) first: Option<PathInfo>,
+    pub(super) last: Option<PathInfo>,
+    pub(super) sum: Vec<u8>,
 }
 
-/// One end makes a ticket, the other uses it and sends so many pieces while the paths change; the best path is awaited.
 fn connect(meeting: &Meeting, hosts: [&Host; 2], pieces: u32) -> [Seen; 2] {
-    connect_with(meeting, hosts, pieces, [None, None])
+    connect_as(&|| Node::builder().via(meeting.url.clone()).stun(meeting.stun), hosts, pieces)
 }
 
 /// The same, with a TURN server at either end.
 fn connect_with(meeting: &Meeting, hosts: [&Host; 2], pieces: u32, turn: [Option<TurnServer>; 2]) -> [Seen; 2] {
+    let [callers, answerers] = turn;
+    let builder = |turn: &Option<TurnServer>| {
+        let builder = Node::builder().via(meeting.url.clone()).stun(meeting.stun);
+        turn.iter().cloned().fold(builder, Builder::turn)
+    };
+    connect_both([&|| builder(&callers), &|| builder(&answerers)], hosts, pieces)
+}
+
+pub(super) fn connect_as(builder: &(dyn Fn() -> Builder + Sync), hosts: [&Host; 2], pieces: u32) -> [Seen; 2] {
+    connect_both([builder, builder], hosts, pieces)
+}
+
+/// One end makes a ticket, the other uses it and sends so many pieces while the paths change; the best path is awaited.
+fn connect_both(builders: [&(dyn Fn() -> Builder + Sync); 2], hosts: [&Host; 2], pieces: u32) -> [Seen; 2] {
     let (give, ticket) = std::sync::mpsc::channel::<Ticket>();
     let (done, all_done) = tokio::sync::oneshot::channel::<()>();
-    let [callers, answerers] = turn;
-    let builder = |turn: Option<TurnServer>| {
-        let builder = Node::builder().via(meeting.url.clone()).stun(meeting.stun);
-        turn.into_iter().fold(builder, natpipe::peer::Builder::turn)
-    };
     std::thread::scope(|scope| {
         let answerer = scope.spawn(move || {
             hosts[1]
                 .block_on(async {
-                    let node = builder(answerers).start().await.unwrap();
+                    let node = builders[1]().start().await.unwrap();
                     node.mapped(Duration::from_secs(1)).await;
                     give.send(node.ticket().unwrap()).unwrap();
                     let (peer, pipe) = timeout(LIMIT, node.accept()).await.unwrap().unwrap();
@@ -109,7 +117,7 @@ fn connect_with(meeting: &Meeting, hosts: [&Host; 2], pieces: u32, turn: [Option
             let ticket = ticket.recv().unwrap();
             hosts[0]
                 .block_on(async {
-                    let node = builder(callers).start().await.unwrap();
+                    let node = builders[0]().start().await.unwrap();
                     node.mapped(Duration::from_secs(1)).await;
                     let peer = timeout(LIMIT, node.peer(&ticket)).await.unwrap().unwrap();
                     let first = peer.path();

@@ -3,3 +3,7 @@
 #![cfg(feature = "peer")]
 
 mod basics;
+#[cfg(feature = "cli")]
+mod talk;
+#[cfg(feature = "cli")]
+mod talks;

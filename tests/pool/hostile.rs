@@ -55,6 +55,32 @@ async fn each_breach_is_closed_with_its_code_and_the_good_member_stays() {
     }
 }
 
+/// No crate in question does it (docs/pool.md): an offer is not taken up, and what is compressed all the same is a broken frame.
+#[tokio::test]
+async fn an_offer_of_compression_is_answered_without_it() {
+    let worker = echo("worker");
+    let bound = worker.bind("127.0.0.1:0").await.unwrap();
+    let mut member = TcpStream::connect(bound.local_addr().ip().unwrap()).await.unwrap();
+    let head = String::from_utf8(UPGRADE.to_vec()).unwrap();
+    let offer = "\r\nSec-WebSocket-Extensions: permessage-deflate; client_max_window_bits, x-other\r\n\r\n";
+    member.write_all(head.replace("\r\n\r\n", offer).as_bytes()).await.unwrap();
+    let mut said = Vec::new();
+    while !said.ends_with(b"\r\n\r\n") {
+        said.push(in_time(member.read_u8()).await.unwrap());
+    }
+    let said = String::from_utf8(said).unwrap().to_lowercase();
+    assert!(said.starts_with("http/1.1 101 ") && !said.contains("extensions"), "{said}");
+    // A ping that is not compressed is answered; a frame that says it is (RSV1, RFC 7692 section 6) closes with 1002.
+    member.write_all(b"\x89\x82\0\0\0\0hi").await.unwrap();
+    let mut pong = [0; 4];
+    in_time(member.read_exact(&mut pong)).await.unwrap();
+    assert_eq!(&pong, b"\x8a\x02hi");
+    member.write_all(b"\xc2\x81\0\0\0\0x").await.unwrap();
+    let mut close = [0; 4];
+    in_time(member.read_exact(&mut close)).await.unwrap();
+    assert_eq!((close[0], &close[2..]), (0x88, &1002u16.to_be_bytes()[..]));
+}
+
 #[tokio::test]
 async fn an_answer_that_nobody_asked_for_is_dropped() {
     let worker = echo("worker");

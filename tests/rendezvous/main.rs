@@ -3,6 +3,7 @@
 mod corpus;
 mod flood;
 mod lying;
+mod places;
 mod proxied;
 mod relaying;
 mod staying;

@@ -213,7 +213,7 @@ async fn a_subscriber_gets_its_topics_and_the_publisher_does_not_send_the_rest()
 async fn a_thousand_subscribers_get_every_message() {
     let publisher = publisher();
     let (a, b) = (publisher.bind("127.0.0.1:0").await.unwrap(), publisher.bind("127.0.0.1:0").await.unwrap());
-    let subscribers: Vec<_> = (0..300).map(|_| socket()).collect();
+    let subscribers: Vec<_> = (0..1000).map(|_| socket()).collect();
     for (n, subscriber) in subscribers.iter().enumerate() {
         subscriber.connect(if n % 2 == 0 { &a } else { &b }).unwrap();
     }

@@ -4,6 +4,7 @@ mod basics;
 mod guarantees;
 mod hostile;
 mod limits;
+mod names;
 mod reconnect;
 mod secure;
 

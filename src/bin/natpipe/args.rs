@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use natpipe::key::ServerUrl;
+use natpipe::key::Place;
 use natpipe::lab::{Kind, Setup};
 use natpipe::rendezvous::Proxy;
 use natpipe::smart::Identity;
@@ -63,6 +63,16 @@ pub enum Command {
     Listen(ListenArgs),
     /// Reach the peer that a ticket names, and connect it to standard input and output, or to --from.
     Connect(ConnectArgs),
+    /// List the peers that announce themselves on this network (`listen --lan`). Anybody can announce anything: who they are proves
+    /// itself when they are connected to.
+    Peers {
+        /// How many seconds to listen.
+        #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = seconds)]
+        wait: f64,
+        /// On this interface only (several may be given).
+        #[arg(long, value_name = "NAME")]
+        interface: Vec<String>,
+    },
     /// Be the server where peers meet: STUN, signalling and relay in one process.
     Serve(ServeArgs),
     /// Punch one hole through the NATs of both ends, with no server in between, and connect it to standard input and output:
@@ -392,9 +402,13 @@ pub struct ServeArgs {
 /// What `listen` and `connect` can both be told.
 #[derive(Debug, clap::Args)]
 pub struct PeerArgs {
-    /// A rendezvous server to meet at, as `natpipe serve` prints it (several may be given). A ticket brings its own.
+    /// Where to meet: a rendezvous server, as `natpipe serve` prints it, or an MQTT broker: mqtt://[USER:PASSWORD@]HOST[:PORT],
+    /// mqtts://…, ws://…/PATH, wss://…/PATH (several may be given). A ticket brings its own.
     #[arg(long, value_name = "URL")]
-    pub via: Vec<ServerUrl>,
+    pub via: Vec<Place>,
+    /// Whom the web's TLS trusts instead of this system's authorities: a file of certificates (PEM).
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// Who we are, made where there is none. Default: someone new each time.
     #[arg(long, value_name = "FILE")]
     pub identity: Option<PathBuf>,
@@ -413,7 +427,19 @@ pub struct PeerArgs {
     /// One more STUN server to ask (several may be given).
     #[arg(long, value_name = "HOST[:PORT]")]
     pub stun: Vec<ServerName>,
-    /// Go to rendezvous servers through this HTTP proxy: http://[USER:PASSWORD@]HOST:PORT.
+    /// Tell this network that we are here, and look there for the peer (mDNS): no server and no Internet is needed.
+    #[arg(long)]
+    pub lan: bool,
+    /// Use no public server of those that are used where none is named: as --no-public-mqtt and --no-public-stun.
+    #[arg(long)]
+    pub no_public: bool,
+    /// Do not be met at public MQTT brokers, which `listen` uses without --via.
+    #[arg(long)]
+    pub no_public_mqtt: bool,
+    /// Do not ask public STUN servers, which are asked without --stun where no rendezvous server answers.
+    #[arg(long)]
+    pub no_public_stun: bool,
+    /// Go to rendezvous servers and brokers through this HTTP proxy: http://[USER:PASSWORD@]HOST:PORT.
     #[arg(long, value_name = "URL")]
     pub proxy: Option<Proxy>,
     /// Meet at this TURN server where nothing straighter works (several may be given): turn:USER:PASSWORD@HOST[:PORT][?transport=udp|tcp],

@@ -53,6 +53,7 @@ async fn run(args: Args, lab: Result<(), natpipe::lab::LabError>) -> anyhow::Res
         Command::Interfaces { external, stun } => commands::interfaces::run(external, stun, json).await,
         Command::Nat(args) => commands::nat::run(args, json).await,
         Command::StunServer { listen, listen2 } => commands::stun_server::run(listen, listen2, json).await,
+        Command::Peers { wait, interface } => commands::peers::run(wait, &interface, json).await,
         Command::Serve(args) => commands::serve::run(args, json).await,
         Command::Link { a, b } => commands::link::run(a, b, json).await,
         Command::Send(args) => commands::messages::send(args, json).await,

@@ -10,6 +10,7 @@ use natpipe::key::tls::Allowed;
 use natpipe::nat::Proto as Over;
 use natpipe::peer::{Event, Node, PathInfo, Peer, StrategyState};
 use natpipe::pipe::RecvError;
+use natpipe::pipe::tls::TlsClient;
 use natpipe::{Addr, End, Identity, NetConf, Pipe};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,17 +31,23 @@ const SENDERS: usize = 256;
 const IDLE: Duration = Duration::from_secs(120);
 
 /// A node as the arguments want it.
-pub async fn node(args: &PeerArgs, one_time: bool) -> Result<Node> {
+pub async fn node(args: &PeerArgs, listens: bool, one_time: bool) -> Result<Node> {
     let mut builder = Node::builder().direct_only(args.direct_only).relay_only(args.relay_only).one_time(one_time);
     builder = builder.port_mapping(!args.no_port_mapping);
+    builder = builder.lan(args.lan).public_stun(!args.no_public && !args.no_public_stun);
+    builder = builder.public_brokers(listens && !args.no_public && !args.no_public_mqtt);
     if let Some(file) = &args.identity {
         builder = builder.identity(Identity::from_file_or_new(file)?);
     }
     if !args.allow.is_empty() {
         builder = builder.allow(Allowed::only(args.allow.iter().copied()));
     }
-    for server in &args.via {
-        builder = builder.via(server.clone());
+    for place in &args.via {
+        builder = builder.via(place.clone());
+    }
+    if let Some(file) = &args.ca {
+        let roots = std::fs::read_to_string(file).with_context(|| format!("{} can not be read", file.display()))?;
+        builder = builder.web_tls(TlsClient::trusting(&roots)?);
     }
     for name in &args.interface {
         builder = builder.interface(name);

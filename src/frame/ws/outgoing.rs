@@ -1,5 +1,7 @@
 //! Waits: a client's side of the upgrade.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use http::{HeaderValue, Response, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -11,6 +13,8 @@ use super::{Conf, ConnectError, Role, WebSocket, upgrade};
 
 /// Bytes of the sentence that a server says with a refusal.
 const REASON: usize = 200;
+/// How long it may take to say it, behind the status.
+const BODY: Duration = Duration::from_secs(1);
 
 /// A WebSocket that a client has opened, and what the server said to it.
 #[derive(Debug)]
@@ -59,7 +63,10 @@ async fn upgrade_to<S: AsyncRead + AsyncWrite + Unpin>(
     })?;
     let response = head::response(&bytes.split_to(end)).map_err(|_| wrong("what came back is no HTTP response"))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let reason = reason(&mut stream, bytes).await;
+        let reading = tokio::time::timeout(BODY, read_body(&mut stream, &response, &mut bytes));
+        // What has come by then is what there is: the status is what counts.
+        let _in_time = reading.await;
+        let reason = first_line(&bytes);
         return Err(ConnectError::Status { url: url.to_owned(), status: response.status(), reason });
     }
     upgrade::granted(&response, &key, conf).map_err(wrong)?;
@@ -68,11 +75,17 @@ async fn upgrade_to<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(Connected { socket, response, subprotocol })
 }
 
+/// Reads a refusal's body, as far as it is of use. A proxy may keep the connection open behind it.
+async fn read_body<S: AsyncRead + Unpin>(stream: &mut S, response: &Response<()>, body: &mut BytesMut) {
+    let length =
+        response.headers().get(http::header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let wanted = length.map_or(REASON, |length: usize| length.min(REASON));
+    // What can not be read any more is left out.
+    while body.len() < wanted && stream.read_buf(body).await.is_ok_and(|n| n > 0) {}
+}
+
 /// The first line of a refusal's body, for people.
-async fn reason<S: AsyncRead + Unpin>(stream: &mut S, mut body: BytesMut) -> String {
-    // What can not be read any more is left out: the status is what counts.
-    while body.len() < REASON && stream.read_buf(&mut body).await.is_ok_and(|n| n > 0) {}
-    body.truncate(REASON);
-    let text = String::from_utf8_lossy(&body);
+fn first_line(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&body[..body.len().min(REASON)]);
     text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).collect()
 }

@@ -100,6 +100,19 @@ async fn a_refusal_reaches_the_client_with_its_sentence() {
     assert!(error.contains("403") && error.contains("not today"), "{error}");
 }
 
+/// A reverse proxy refuses and keeps the connection open: its status is told at once, and does not wait for an end.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_on_a_connection_that_stays_open_is_told() {
+    for body in ["Content-Length: 9\r\n\r\nnot today", "Transfer-Encoding: chunked\r\n\r\nnot today"] {
+        let (near, mut far) = duplex(1 << 16);
+        far.write_all(format!("HTTP/1.1 403 Forbidden\r\n{body}").as_bytes()).await.unwrap();
+        let error = connect(near, "ws://host/", &Conf::default()).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Status { .. }), "{error}");
+        assert!(error.to_string().contains("403") && error.to_string().contains("not today"), "{error}");
+        drop(far);
+    }
+}
+
 #[tokio::test]
 async fn what_is_no_websocket_server_is_named() {
     for (answer, expected) in [

@@ -21,7 +21,7 @@ fn common() -> Ticket {
 fn full() -> Ticket {
     let ticket = common()
         .with_server(ServerUrl::new(Carrier::Wss, "example.org", 443, peer(3)).unwrap().with_path("/meet").unwrap())
-        .with_broker("mqtts://broker.example.org:8883")
+        .with_broker("mqtts://broker.example.org:8883".parse().unwrap())
         .with_secret(Secret::from_bytes([9; 16]));
     (0..20).fold(ticket, |ticket, n| ticket.with_address(address(&format!("10.0.0.{n}:1"))))
 }

@@ -60,8 +60,7 @@ impl Pump {
         };
         let device = {
             let _inside = Handle::enter(handle);
-            // Its successor `register` is newer than the oldest tokio that we work with.
-            #[allow(deprecated)]
+            #[allow(deprecated, reason = "its successor `register` is newer than the oldest tokio that we work with")]
             Arc::new(AsyncFd::new(device)?)
         };
         let port = {

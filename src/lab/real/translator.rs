@@ -20,8 +20,7 @@ impl Translator {
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("lab-nat64").enable_io().build()?;
         let device = {
             let _inside = runtime.enter();
-            // Its successor `register` is newer than the oldest tokio that we work with.
-            #[allow(deprecated)]
+            #[allow(deprecated, reason = "its successor `register` is newer than the oldest tokio that we work with")]
             AsyncFd::new(tun)?
         };
         task::drive(runtime.handle(), translate(device, nat64));

@@ -26,16 +26,8 @@ use crate::stun::{self, ServerName};
 #[cfg(feature = "punch")]
 pub(crate) use hops::own_hops;
 
-/// Public STUN servers that are asked when no other is named. Servers of one address, as most are, are enough for
-/// mappings, port assignment and hairpinning; filtering takes one of two addresses and ports (RFC 5780).
-pub const DEFAULT_SERVERS: [&str; 6] = [
-    "stunserver2025.stunprotocol.org:3478",
-    "stun.voip.blackberry.com:3478",
-    "stun.l.google.com:19302",
-    "stun.cloudflare.com:3478",
-    "stun.nextcloud.com:443",
-    "stun.sipgate.net:3478",
-];
+/// Public STUN servers that are asked when no other is named.
+pub const DEFAULT_SERVERS: [&str; 6] = crate::base::public::STUN;
 
 /// How long names may take.
 const DNS_TIMEOUT: Duration = Duration::from_secs(2);

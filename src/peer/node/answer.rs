@@ -10,26 +10,31 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
+use super::builder::NodeError;
 use super::doors::{back, comes_back, knock};
 use super::inner::{Inner, tcp_path};
+use super::meeting::{Meet, MeetError, Meeting};
 use super::relayed;
 use super::secure::{answer_hole, answer_quic, answer_stream};
 use crate::base::task::Nursery;
-use crate::key::PeerId;
 use crate::key::tls::Allowed;
+use crate::key::{PeerId, Place, Ticket};
 use crate::nat::Proto;
 use crate::net::Changes;
 use crate::peer::greeting::{Greeting, Topic};
 use crate::peer::session::SessionId;
 use crate::peer::{PathInfo, PathKind, quic};
 use crate::punch::Hole;
-use crate::rendezvous::{Client, Signal};
+use crate::rendezvous::Signal;
 
 /// Callers that are looked at in one moment; more wait.
 const AT_ONCE: usize = 256;
 
 /// How long a caller has to say what it wants.
 const FIRST_WORD: Duration = Duration::from_secs(10);
+
+/// Between attempts to come to a place that could not be reached.
+const LATER: Duration = Duration::from_secs(10);
 
 /// After an error of the system, such as no more descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -116,21 +121,75 @@ pub(super) async fn at_changes(node: Arc<Inner>) {
     }
 }
 
-/// Takes the conversations that others begin at a rendezvous server.
-pub(super) async fn at_rendezvous(node: Arc<Inner>, client: Client) {
+/// Goes to all places where the node is to be met. One is enough: the others are tried again.
+///
+/// # Errors
+/// When nobody can be met at any.
+pub(super) async fn everywhere(node: &Arc<Inner>, via: &[Place], tasks: &mut Nursery<()>) -> Result<(), NodeError> {
+    let named = via.iter().cloned().fold(Ticket::new(node.me.peer_id()), Ticket::with_place);
+    let mut going = Nursery::new(&node.runtime);
+    for place in Meet::places(&named) {
+        let node = node.clone();
+        going.begin(async move {
+            let met = go(&node, &place).await;
+            (place, met)
+        });
+    }
+    let (mut met_somewhere, mut refused) = (going.is_empty(), None);
+    while !going.is_empty() {
+        let Some((place, met)) = going.next().await else { continue };
+        match met {
+            Ok(meeting) => {
+                met_somewhere = true;
+                tasks.begin(at_place(node.clone(), place, Some(meeting)));
+            }
+            Err(error) => {
+                tracing::warn!(%place, %error, "others can not be met there now");
+                let source = Box::new(error);
+                refused.get_or_insert(NodeError::Meeting { place: place.to_string(), source });
+                tasks.begin(at_place(node.clone(), place, None));
+            }
+        }
+    }
+    refused.filter(|_| !met_somewhere).map_or(Ok(()), Err)
+}
+
+async fn go(node: &Inner, place: &Meet) -> Result<Meeting, MeetError> {
+    let meeting = node.meeting(place, true).await?;
+    meeting.ready().await?;
+    Ok(meeting)
+}
+
+/// Is at a place for as long as the node is, and takes the conversations that others begin there.
+pub(super) async fn at_place(node: Arc<Inner>, place: Meet, mut met: Option<Meeting>) {
+    loop {
+        let meeting = match met.take() {
+            Some(meeting) => Ok(meeting),
+            None => node.meeting(&place, true).await,
+        };
+        match meeting {
+            Ok(meeting) => return at_rendezvous(node, meeting).await,
+            Err(error) => tracing::debug!(%place, %error, "others can not be met there yet"),
+        }
+        sleep(LATER).await;
+    }
+}
+
+/// Takes the conversations that others begin at a place.
+async fn at_rendezvous(node: Arc<Inner>, meeting: Meeting) {
     let mut callers: Nursery<()> = Nursery::new(&Handle::current());
     loop {
         tokio::select! {
-            signal = client.accept(), if callers.len() < AT_ONCE => {
+            signal = meeting.accept(), if callers.len() < AT_ONCE => {
                 let Ok(signal) = signal else { return };
-                callers.begin(talk(node.clone(), client.clone(), signal));
+                callers.begin(talk(node.clone(), signal));
             }
             _ = callers.next(), if !callers.is_empty() => {}
         }
     }
 }
 
-async fn talk(node: Arc<Inner>, client: Client, signal: Signal) {
+async fn talk(node: Arc<Inner>, signal: Signal) {
     let peer = signal.peer();
     if !node.allowed.lets_in(peer) {
         tracing::info!(%peer, "a peer that is not allowed was turned away");
@@ -144,12 +203,12 @@ async fn talk(node: Arc<Inner>, client: Client, signal: Signal) {
         Ok(Topic::Meet { greeting, addresses }) => meet(&node, peer, signal, greeting, addresses).await,
         Ok(Topic::Punch { tcp, .. }) => {
             let proto = if tcp { Proto::Tcp } else { Proto::Udp };
-            if let Err(error) = punched(&node, &client, peer, signal, proto).await {
+            if let Err(error) = punched(&node, peer, signal, proto).await {
                 tracing::debug!(%error, %proto, "punching for a caller");
             }
         }
         Ok(Topic::Turn { session, offer }) => {
-            let (via, mut signal) = ([client.url().clone()], signal);
+            let (via, mut signal) = (node.servers(), signal);
             if let Err(error) = relayed::answer(&node, &via, peer, &mut signal, session, offer).await {
                 tracing::debug!(error, "meeting a caller at a TURN server");
             }
@@ -200,7 +259,6 @@ async fn connect_back(node: Arc<Inner>, peer: PeerId, session: SessionId, to: So
 /// The other half of a caller's punch.
 async fn punched(
     node: &Arc<Inner>,
-    client: &Client,
     peer: PeerId,
     mut signal: Signal,
     proto: Proto,
@@ -208,7 +266,7 @@ async fn punched(
     if !node.ways.direct {
         return Ok(());
     }
-    let punched = node.puncher(std::slice::from_ref(client.url())).await.punch(proto, &mut signal).await?;
+    let punched = node.puncher(&node.servers()).await.punch(proto, &mut signal).await?;
     let info = punched_path(proto, punched.local, punched.peer);
     let (peer, greeting, carrier) = match punched.hole {
         Hole::Udp(hole) => {

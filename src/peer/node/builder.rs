@@ -10,10 +10,13 @@ use super::answer;
 use super::doors::Doors;
 use super::handle::{Node, NodeHandle};
 use super::inner::{Inner, Ways};
+use super::meeting::Meet;
 use super::ports::{self, Ports};
 use crate::base::task::Nursery;
 use crate::key::tls::Allowed;
-use crate::key::{Identity, NoRandomness, OneTime, ServerUrl};
+use crate::key::{Identity, NoRandomness, OneTime, Place};
+use crate::peer::defaults::Public;
+use crate::pipe::tls::TlsClient;
 use crate::rendezvous::Proxy;
 use crate::turn::TurnServer;
 
@@ -33,15 +36,19 @@ pub enum NodeError {
     /// No identity can be made.
     #[error("no identity can be made")]
     Identity(#[from] NoRandomness),
-    /// A rendezvous server can not be used.
-    #[error("can not meet others at {server}")]
-    Rendezvous {
-        /// Which.
-        server: ServerUrl,
+    /// Nobody can be met at any of the places that were named.
+    #[error("can not meet others at {place}")]
+    Meeting {
+        /// Which one, or the first of them.
+        place: String,
         /// Why.
         #[source]
-        source: crate::rendezvous::ConnectError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Nobody can be found on this network.
+    #[cfg(feature = "lan")]
+    #[error("peers on this network can not be found")]
+    Lan(#[from] crate::peer::LanError),
     /// No port can be opened to others.
     #[error("no port can be opened for peers on the same network")]
     Doors(#[source] std::io::Error),
@@ -54,15 +61,19 @@ pub enum NodeError {
 #[derive(Debug)]
 pub struct Builder {
     identity: Option<Identity>,
-    via: Vec<ServerUrl>,
+    via: Vec<Place>,
     stun: Vec<SocketAddr>,
     turn: Vec<TurnServer>,
     interfaces: Vec<String>,
     proxy: Option<Proxy>,
+    tls: Option<TlsClient>,
     allowed: Allowed,
     once: bool,
     doors: bool,
     port_mapping: bool,
+    #[cfg(feature = "lan")]
+    lan: bool,
+    public: Public,
     ways: Ways,
 }
 
@@ -75,10 +86,14 @@ impl Default for Builder {
             turn: Vec::new(),
             interfaces: Vec::new(),
             proxy: None,
+            tls: None,
             allowed: Allowed::anyone(),
             once: false,
             doors: true,
             port_mapping: true,
+            #[cfg(feature = "lan")]
+            lan: false,
+            public: Public::default(),
             ways: Ways { direct: true, relay: true },
         }
     }
@@ -91,9 +106,16 @@ impl Builder {
         self
     }
 
-    /// Where the node is met; its tickets name it. May be given several times.
-    pub fn via(mut self, server: ServerUrl) -> Self {
-        self.via.push(server);
+    /// Where the node is met: a rendezvous server or an MQTT broker; its tickets name it. May be given several times: who looks for
+    /// the node takes what answers first. Brokers relay nothing.
+    pub fn via(mut self, place: impl Into<Place>) -> Self {
+        self.via.push(place.into());
+        self
+    }
+
+    /// Whom the web's TLS trusts: brokers at `mqtts://` and `wss://`, servers at `wss://`. Default: the roots of this system.
+    pub fn web_tls(mut self, tls: TlsClient) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -116,7 +138,28 @@ impl Builder {
         self
     }
 
-    /// Goes to rendezvous servers through an HTTP proxy. Ways straight to a peer do not lead through it.
+    /// Announces the node on this network, and looks there for whom it calls (feature `lan`). Its tickets say so, and who calls by one
+    /// of them looks for it in any case.
+    #[cfg(feature = "lan")]
+    pub fn lan(mut self, yes: bool) -> Self {
+        self.lan = yes;
+        self
+    }
+
+    /// Is met at public MQTT brokers, where no other place is named (feature `mqtt`). Default: no. `docs/security.md` tells what they see.
+    /// They are not waited for.
+    pub fn public_brokers(mut self, yes: bool) -> Self {
+        self.public.brokers = yes;
+        self
+    }
+
+    /// Asks public STUN servers when punching, where no other is at hand. Default: no.
+    pub fn public_stun(mut self, yes: bool) -> Self {
+        self.public.stun = yes;
+        self
+    }
+
+    /// Goes to rendezvous servers and brokers through an HTTP proxy. Ways straight to a peer do not lead through it.
     pub fn proxy(mut self, proxy: Proxy) -> Self {
         self.proxy = Some(proxy);
         self
@@ -155,7 +198,8 @@ impl Builder {
         self
     }
 
-    /// Makes the node: registers it at its servers and opens its doors.
+    /// Makes the node: opens its doors and goes where it is met. When one of several places can not be reached, it is tried
+    /// again later.
     ///
     /// # Errors
     /// [`NodeError`]. Cancelling closes everything.
@@ -175,29 +219,36 @@ impl Builder {
             self.allowed,
             self.stun,
             self.turn,
+            self.public,
             self.interfaces,
             self.proxy,
+            self.tls,
             doors,
             secrets,
             tell,
         ));
         let mut tasks = Nursery::new(&runtime);
-        for server in &self.via {
-            let met = inner.client(server).await;
-            let client = met.map_err(|source| NodeError::Rendezvous { server: server.clone(), source })?;
-            tasks.begin(answer::at_rendezvous(inner.clone(), client));
+        #[cfg(feature = "lan")]
+        if self.lan {
+            inner.announce()?;
         }
         tasks.begin(answer::at_changes(inner.clone()));
+        answer::everywhere(&inner, &self.via, &mut tasks).await?;
+        let public = self.public.brokers(&self.via);
+        if !public.is_empty() {
+            tasks.begin(answer::at_place(inner.clone(), Meet::Brokers(public.clone()), None));
+        }
+        let of_server = |place: &Place| if let Place::Server(url) = place { Some(url.clone()) } else { None };
+        let servers = self.via.iter().filter_map(of_server).collect();
+        let via = self.via.into_iter().chain(public.into_iter().map(Place::Broker)).collect();
         if inner.doors.is_some() {
             tasks.begin(answer::at_tcp(inner.clone()));
             tasks.begin(answer::at_quic(inner.clone()));
         }
         if let Some(doors) = inner.doors.as_ref().filter(|_| self.port_mapping) {
             let ports = doors.ports.get_or_init(|| Arc::new(Ports::new())).clone();
-            tasks.begin(ports::follow(inner.clone(), ports, doors.port, self.via.clone()));
+            tasks.begin(ports::follow(inner.clone(), ports, doors.port, servers));
         }
-        Ok(Node {
-            handle: Arc::new(NodeHandle { inner, via: self.via, opened: Mutex::new(opened), tasks: Mutex::new(tasks) }),
-        })
+        Ok(Node { handle: Arc::new(NodeHandle { inner, via, opened: Mutex::new(opened), tasks: Mutex::new(tasks) }) })
     }
 }

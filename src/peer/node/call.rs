@@ -14,16 +14,17 @@ use tokio::time::{sleep, timeout};
 use super::answer::{punched_path, relay_path};
 use super::doors::{endpoint_towards, knock};
 use super::inner::{Inner, tcp_path};
+use super::meeting::{Meet, Meeting};
 use super::relayed;
 use super::secure::{call_quic, call_stream};
 use crate::base::task::{self, Nursery};
-use crate::key::{PeerId, Ticket};
+use crate::key::{PeerId, ServerUrl, Ticket};
 use crate::nat::Proto;
 use crate::peer::greeting::{Greeting, Topic};
 use crate::peer::session::{Carrier, Keep, Role, SessionId, Shared};
 use crate::peer::{Event, PathInfo, PathKind, StrategyState, quic};
 use crate::punch::Hole;
-use crate::rendezvous::{Client, Signal};
+use crate::rendezvous::Signal;
 
 /// Punching TCP begins this much after UDP, so that both do not take the same ports of a NAT that counts.
 const TCP_LATER: Duration = Duration::from_millis(100);
@@ -245,7 +246,7 @@ impl Race {
             Ok(()) = changes.changed() => {}
         }
         if let Some(node) = self.node.upgrade() {
-            node.check_clients();
+            node.check_meetings();
         }
     }
 
@@ -258,7 +259,7 @@ impl Race {
         if node.ways.direct {
             waiting += self.begin_direct(node, id, &mut running);
         }
-        let mut meeting = std::pin::pin!(self.meet(node, id, again, more));
+        let mut meeting = std::pin::pin!(self.look(node, id, again, more));
         let (mut met, mut open) = (false, true);
         loop {
             tokio::select! {
@@ -325,24 +326,35 @@ impl Race {
         let (peer, greeting) = (self.ticket.peer(), self.greeting(PathKind::Direct, id));
         let mut begun = 0;
         for address in self.ticket.addresses() {
-            if address.tcp {
-                let (node, greeting, to) = (node.clone(), greeting.clone(), address.addr);
-                let strategy = Box::pin(async move { direct_tcp(&node, peer, to, &greeting).await.map_err(said) });
-                self.begin(running, PathKind::Direct, strategy);
-                begun += 1;
-            }
-            if address.udp {
-                let (node, greeting, to) = (node.clone(), greeting.clone(), address.addr);
-                let strategy = Box::pin(async move { direct_quic(&node, peer, to, &greeting).await.map_err(said) });
-                self.begin(running, PathKind::Direct, strategy);
-                begun += 1;
+            for (proto, wanted) in [(Proto::Tcp, address.tcp), (Proto::Udp, address.udp)] {
+                if wanted {
+                    self.begin(running, PathKind::Direct, direct(node, peer, address.addr, proto, &greeting));
+                    begun += 1;
+                }
             }
         }
         begun
     }
 
-    /// Meets the peer at each server of the ticket, and begins there what needs a conversation. What stays here are the
-    /// conversations, as long as the strategies need them.
+    /// Looks for the peer on this network and at the places of its ticket.
+    async fn look(
+        &self,
+        node: &Arc<Inner>,
+        id: SessionId,
+        again: bool,
+        more: mpsc::Sender<(PathKind, Strategy)>,
+    ) -> Vec<(PathKind, String)> {
+        #[cfg(feature = "lan")]
+        let near = super::near::seek(node, &self.ticket, self.greeting(PathKind::Direct, id), more.clone());
+        #[cfg(not(feature = "lan"))]
+        let near = async { Vec::new() };
+        let (mut failures, unmet) = tokio::join!(near, self.meet(node, id, again, more));
+        failures.extend(unmet);
+        failures
+    }
+
+    /// Looks for the peer at all places of the ticket at once, and begins where it answers first what needs a conversation; a relay
+    /// where there is one. What stays here are the conversations, as long as the strategies need them.
     async fn meet(
         &self,
         node: &Arc<Inner>,
@@ -351,37 +363,55 @@ impl Race {
         more: mpsc::Sender<(PathKind, Strategy)>,
     ) -> Vec<(PathKind, String)> {
         let mut failures = Vec::new();
-        for server in self.ticket.servers() {
-            let met = match node.client(server).await {
-                Ok(client) => {
-                    // A server that was lost without a word would lose ours.
-                    if again && timeout(RECONNECT, client.checked()).await.is_err() {
-                        tracing::debug!(server = %server.authority(), "not connected");
-                    }
-                    self.meet_at(node, &client, id, &more).await
+        let places = Meet::places(&self.ticket);
+        // With a choice, the peer has to show where it is; else there is nothing to wait for.
+        let choice = places.len() > 1;
+        let mut asking = Nursery::new(&Handle::current());
+        for place in places {
+            let (node, peer) = (node.clone(), self.ticket.peer());
+            asking.begin(async move { (place.to_string(), ask(&node, &place, peer, choice, again).await) });
+        }
+        let mut begun = false;
+        while !asking.is_empty() {
+            let Some((place, met)) = asking.next().await else { continue };
+            let at = match met {
+                Ok((meeting, signal)) => {
+                    self.meet_at(node, &meeting, signal, id, &more, !begun).await.map(|()| meeting)
                 }
-                Err(error) => Err(error.to_string()),
+                Err(why) => Err(why),
             };
-            match met {
-                Ok(()) => return failures,
-                Err(why) => failures.push((PathKind::Relay, format!("{}: {why}", server.authority()))),
+            match at {
+                Ok(meeting) if meeting.relays() || !node.ways.relay => return failures,
+                Ok(_) => begun = true,
+                Err(why) => failures.push((PathKind::Relay, format!("{place}: {why}"))),
             }
+        }
+        if begun && node.turn.is_empty() {
+            let why = "the peer was met at brokers, which relay nothing; a rendezvous server (--via natpipe://…) would";
+            failures.push((PathKind::Relay, why.to_owned()));
         }
         failures
     }
 
+    /// Begins what needs a conversation; only the relay, when the rest has begun elsewhere.
     async fn meet_at(
         &self,
         node: &Arc<Inner>,
-        client: &Client,
+        meeting: &Meeting,
+        signal: Signal,
         id: SessionId,
         more: &mpsc::Sender<(PathKind, Strategy)>,
+        first: bool,
     ) -> Result<(), String> {
         let peer = self.ticket.peer();
         let relayed = node.ways.relay && self.good_path().is_none();
-        let kind = if relayed { PathKind::Relay } else { PathKind::Reverse };
+        let relays = relayed && meeting.relays();
+        if !first && !relays {
+            return Ok(());
+        }
+        let kind = if relays { PathKind::Relay } else { PathKind::Reverse };
         let greeting = self.greeting(kind, id);
-        let doors = node.doors.as_ref().filter(|_| node.ways.direct);
+        let doors = node.doors.as_ref().filter(|_| node.ways.direct && first);
         let addresses: Vec<SocketAddr> = doors
             .map(|doors| doors.addresses(|i| node.wants(i)))
             .unwrap_or_default()
@@ -389,7 +419,6 @@ impl Race {
             .filter(|a| a.tcp)
             .map(|a| a.addr)
             .collect();
-        let signal = client.signal(peer).map_err(said)?;
         let topic = Topic::Meet { greeting: greeting.clone(), addresses: addresses.clone() };
         signal.send(topic.to_bytes()).await.map_err(said)?;
         let send = |kind, strategy: Strategy| async move {
@@ -400,19 +429,22 @@ impl Race {
             let (node, greeting, mut back) = (node.clone(), self.greeting(PathKind::Reverse, id), node.await_back(id));
             send(PathKind::Reverse, Box::pin(async move { reverse(&node, peer, &mut back, &greeting).await })).await;
         }
-        if relayed {
+        if relayed && first {
+            self.meet_at_turn(node, meeting, id, more).await?;
+        }
+        if relays {
             let caller = node.clone();
             let strategy: Strategy = Box::pin(async move { relay(&caller, peer, signal, &greeting).await });
             send(PathKind::Relay, strategy).await;
-            self.meet_at_turn(node, client, id, more).await?;
         }
-        if node.ways.direct {
+        if node.ways.direct && first {
+            let servers = self.ticket.servers().to_vec();
             for proto in [Proto::Udp, Proto::Tcp] {
                 let kind = if proto == Proto::Udp { PathKind::UdpPunch } else { PathKind::TcpPunch };
-                let signal = client.signal(peer).map_err(said)?;
-                let (node, client, greeting) = (node.clone(), client.clone(), self.greeting(kind, id));
+                let signal = meeting.signal(peer).map_err(said)?;
+                let (node, servers, greeting) = (node.clone(), servers.clone(), self.greeting(kind, id));
                 let strategy: Strategy =
-                    Box::pin(async move { punch(&node, &client, peer, signal, proto, &greeting).await });
+                    Box::pin(async move { punch(&node, &servers, peer, signal, proto, &greeting).await });
                 send(kind, strategy).await;
             }
         }
@@ -421,17 +453,17 @@ impl Race {
 }
 
 impl Race {
-    /// At a TURN server of either end, which the rendezvous server has nothing to do with.
+    /// At a TURN server of either end, which the place to meet has nothing to do with.
     async fn meet_at_turn(
         &self,
         node: &Arc<Inner>,
-        client: &Client,
+        meeting: &Meeting,
         id: SessionId,
         more: &mpsc::Sender<(PathKind, Strategy)>,
     ) -> Result<(), String> {
         let peer = self.ticket.peer();
-        let mut signal = client.signal(peer).map_err(said)?;
-        let (node, via, greeting) = (node.clone(), [client.url().clone()], self.greeting(PathKind::Relay, id));
+        let mut signal = meeting.signal(peer).map_err(said)?;
+        let (node, via, greeting) = (node.clone(), self.ticket.servers().to_vec(), self.greeting(PathKind::Relay, id));
         let strategy: Strategy =
             Box::pin(async move { relayed::call(&node, &via, peer, &mut signal, &greeting).await });
         // The race is over when nobody takes it.
@@ -440,7 +472,7 @@ impl Race {
     }
 }
 
-type Strategy = std::pin::Pin<Box<dyn Future<Output = Found> + Send>>;
+pub(super) type Strategy = std::pin::Pin<Box<dyn Future<Output = Found> + Send>>;
 
 fn said(error: impl fmt::Display) -> String {
     error.to_string()
@@ -449,6 +481,33 @@ fn said(error: impl fmt::Display) -> String {
 /// Nothing that is still running can better it.
 fn is_best(path: &PathInfo) -> bool {
     path.kind != PathKind::Relay && path.proto == Proto::Tcp
+}
+
+/// Begins to talk with the peer at a place; with a choice of places, waits until it has shown that it is there.
+async fn ask(node: &Inner, place: &Meet, peer: PeerId, choice: bool, again: bool) -> Result<(Meeting, Signal), String> {
+    let meeting = node.meeting(place, false).await.map_err(said)?;
+    meeting.ready().await.map_err(said)?;
+    // A server that was lost without a word would lose ours.
+    if again && timeout(RECONNECT, meeting.checked()).await.is_err() {
+        tracing::debug!(%place, "not connected");
+    }
+    let signal = meeting.signal(peer).map_err(said)?;
+    if choice {
+        let live = timeout(STRATEGY, signal.live()).await;
+        live.map_err(|_| format!("the peer did not answer in {STRATEGY:?}"))?.map_err(said)?;
+    }
+    Ok((meeting, signal))
+}
+
+/// Straight to an address.
+pub(super) fn direct(node: &Arc<Inner>, peer: PeerId, to: SocketAddr, proto: Proto, greeting: &Greeting) -> Strategy {
+    let (node, greeting) = (node.clone(), greeting.clone());
+    Box::pin(async move {
+        match proto {
+            Proto::Tcp => direct_tcp(&node, peer, to, &greeting).await.map_err(said),
+            Proto::Udp => direct_quic(&node, peer, to, &greeting).await.map_err(said),
+        }
+    })
 }
 
 async fn direct_tcp(
@@ -513,7 +572,7 @@ async fn ends(signal: &Signal) -> String {
 
 async fn punch(
     node: &Inner,
-    client: &Client,
+    servers: &[ServerUrl],
     peer: PeerId,
     mut signal: Signal,
     proto: Proto,
@@ -524,7 +583,7 @@ async fn punch(
         sleep(TCP_LATER).await;
     }
     signal.send(Topic::Punch { session: greeting.session, tcp }.to_bytes()).await.map_err(said)?;
-    let puncher = node.puncher(std::slice::from_ref(client.url())).await;
+    let puncher = node.puncher(servers).await;
     let punched = puncher.punch(proto, &mut signal).await.map_err(said)?;
     let info = punched_path(proto, punched.local, punched.peer);
     let carrier = match punched.hole {

@@ -12,7 +12,7 @@ use super::builder::{Builder, NodeError};
 use super::call::{Called, ConnectError, call};
 use super::inner::{Inner, Opened};
 use crate::base::task::Nursery;
-use crate::key::{NoRandomness, PeerId, ServerUrl, Ticket};
+use crate::key::{NoRandomness, PeerId, Place, Ticket};
 use crate::nat::Proto;
 use crate::peer::session::{ChannelKind, ChannelPipe, Ended};
 use crate::peer::{Event, PathInfo};
@@ -46,7 +46,7 @@ pub struct Node {
 
 pub(super) struct NodeHandle {
     pub(super) inner: Arc<Inner>,
-    pub(super) via: Vec<ServerUrl>,
+    pub(super) via: Vec<Place>,
     pub(super) opened: Mutex<mpsc::Receiver<Opened>>,
     /// Dropped with the node.
     pub(super) tasks: Mutex<Nursery<()>>,
@@ -77,9 +77,13 @@ impl Node {
     /// When the system gives no random bytes for a one-time ticket.
     pub fn ticket(&self) -> Result<Ticket, NoRandomness> {
         let inner = &self.handle.inner;
-        let mut ticket = self.handle.via.iter().cloned().fold(Ticket::new(self.id()), Ticket::with_server);
+        let mut ticket = self.handle.via.iter().cloned().fold(Ticket::new(self.id()), Ticket::with_place);
         if let Some(doors) = inner.doors.as_ref().filter(|_| inner.ways.direct) {
             ticket = doors.addresses(|interface| inner.wants(interface)).into_iter().fold(ticket, Ticket::with_address);
+        }
+        #[cfg(feature = "lan")]
+        if inner.lan.announces() {
+            ticket = ticket.with_lan();
         }
         if let Some(secrets) = &inner.secrets {
             let mut secrets = secrets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -160,8 +164,10 @@ impl Node {
         if timeout(PARTING, parted).await.is_err() {
             tracing::debug!("some peers did not hear the goodbye");
         }
-        for client in self.handle.inner.take_clients() {
-            client.close().await;
+        #[cfg(feature = "lan")]
+        self.handle.inner.lan.leave();
+        for meeting in self.handle.inner.take_meetings() {
+            meeting.close().await;
         }
         let mut tasks = self.handle.tasks.lock().await;
         *tasks = Nursery::new(&self.handle.inner.runtime);

@@ -7,18 +7,22 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OnceCell, mpsc, watch};
 
 use super::doors::{Doors, interfaces};
+use super::meeting::{Meet, MeetError, Meeting};
 use super::secure::Me;
 use crate::key::tls::Allowed;
 use crate::key::{OneTime, PeerId, ServerUrl};
 use crate::net::{Family, Interface, Resolver, Route};
+use crate::peer::defaults::Public;
 use crate::peer::greeting::Greeting;
 use crate::peer::session::{Carrier, ChannelKind, Keep, Role, SessionId, Shared};
 use crate::peer::{PathInfo, PathKind};
+use crate::pipe::tls::TlsClient;
 use crate::punch::Puncher;
-use crate::rendezvous::{self, Client, ClientBuilder, ConnectError, Proxy};
+use crate::rendezvous::{Client, ClientBuilder, ConnectError, Proxy};
+use crate::stun::{self, ServerName};
 use crate::turn::TurnServer;
 
 /// How long a name may take to be resolved.
@@ -48,20 +52,26 @@ pub(super) struct Inner {
     pub(super) allowed: Allowed,
     pub(super) stun: Vec<SocketAddr>,
     pub(super) turn: Vec<TurnServer>,
+    public: Public,
+    /// Addresses of the public STUN servers, once they were needed.
+    public_stun: OnceCell<Vec<SocketAddr>>,
     pub(super) interfaces: Vec<String>,
     proxy: Option<Proxy>,
+    tls: Option<TlsClient>,
     pub(super) doors: Option<Doors>,
     /// One-time secrets, where only their holders are let in.
     pub(super) secrets: Option<Mutex<OneTime>>,
     pub(super) opened: mpsc::Sender<Opened>,
     /// Counts the changes of this machine's network.
     pub(super) changes: watch::Sender<u64>,
+    #[cfg(feature = "lan")]
+    pub(super) lan: super::near::Near,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    clients: Vec<(ServerUrl, Client)>,
+    meetings: Vec<Meeting>,
     /// Whose turn it is to register at a server.
     registering: HashMap<ServerUrl, Arc<tokio::sync::Mutex<()>>>,
     /// Sessions that others have begun.
@@ -81,15 +91,23 @@ impl Inner {
         allowed: Allowed,
         stun: Vec<SocketAddr>,
         turn: Vec<TurnServer>,
+        public: Public,
         interfaces: Vec<String>,
         proxy: Option<Proxy>,
+        tls: Option<TlsClient>,
         doors: Option<Doors>,
         secrets: Option<OneTime>,
         opened: mpsc::Sender<Opened>,
     ) -> Self {
         let secrets = secrets.map(Mutex::new);
         let changes = watch::Sender::new(0);
+        #[cfg(feature = "lan")]
+        let lan = super::near::Near::default();
         Self {
+            #[cfg(feature = "lan")]
+            lan,
+            public,
+            public_stun: OnceCell::new(),
             me,
             runtime,
             ways,
@@ -98,6 +116,7 @@ impl Inner {
             turn,
             interfaces,
             proxy,
+            tls,
             doors,
             secrets,
             opened,
@@ -112,46 +131,90 @@ impl Inner {
 
     // ---- rendezvous
 
+    /// Our presence at a place; made when there is none. `open` when others may begin conversations there.
+    pub(super) async fn meeting(&self, place: &Meet, open: bool) -> Result<Meeting, MeetError> {
+        match place {
+            Meet::Server(url) => Ok(Meeting::Server(self.client(url).await?)),
+            Meet::Brokers(_) => self.brokers(place, open).await,
+        }
+    }
+
     /// Our registration at a server; made when there is none.
-    pub(super) async fn client(&self, url: &ServerUrl) -> Result<Client, ConnectError> {
+    async fn client(&self, url: &ServerUrl) -> Result<Client, ConnectError> {
         // One at a time: a second registration with our key would replace the first.
         let turn = self.lock().registering.entry(url.clone()).or_default().clone();
         let _turn = turn.lock().await;
-        if let Some(client) = self.registered().into_iter().find(|client| client.url() == url) {
+        if let Some(Meeting::Server(client)) = self.present(&Meet::Server(url.clone()), true) {
             return Ok(client);
         }
         let builder = Client::builder(url, &self.me);
-        let client = self.proxy.iter().cloned().fold(builder, ClientBuilder::proxy).connect().await?;
-        let mut state = self.lock();
-        state.clients.retain(|(known, _)| known != url);
-        state.clients.push((url.clone(), client.clone()));
+        let builder = self.proxy.iter().cloned().fold(builder, ClientBuilder::proxy);
+        let client = self.tls.iter().cloned().fold(builder, ClientBuilder::web_tls).connect().await?;
+        self.enter(Meeting::Server(client.clone()));
         Ok(client)
     }
 
-    /// Those that stand, or come back by themselves.
-    pub(super) fn registered(&self) -> Vec<Client> {
-        let lives = |client: &&Client| !matches!(*client.state().borrow(), rendezvous::State::Closed { .. });
-        self.lock().clients.iter().map(|(_, client)| client).filter(lives).cloned().collect()
+    #[cfg(feature = "mqtt")]
+    async fn brokers(&self, place: &Meet, open: bool) -> Result<Meeting, MeetError> {
+        use crate::rendezvous::{MqttBuilder, MqttClient};
+        let found = self.present(place, open);
+        let meeting = match (found, place) {
+            (Some(meeting), _) => meeting,
+            (None, Meet::Brokers(urls)) => {
+                let builder = urls.iter().cloned().fold(MqttClient::builder(&self.me), MqttBuilder::broker);
+                let builder = self.proxy.iter().cloned().fold(builder, MqttBuilder::proxy);
+                let client = self.tls.iter().cloned().fold(builder, MqttBuilder::tls).open(open).start()?;
+                let meeting = Meeting::Brokers(client);
+                self.enter(meeting.clone());
+                meeting
+            }
+            (None, Meet::Server(_)) => return Err(crate::rendezvous::BrokerError::NoBroker.into()),
+        };
+        Ok(meeting)
     }
 
-    /// Lets all look whether they are still connected.
-    pub(super) fn check_clients(&self) {
-        self.registered().iter().for_each(Client::check);
+    /// Has all places looked at: are we still there?
+    pub(super) fn check_meetings(&self) {
+        self.lock().meetings.iter().filter(|meeting| meeting.lives()).for_each(Meeting::check);
     }
 
     /// This machine's network is another one: what stands on the old one is looked at, and better ways are looked for.
     pub(super) fn handle_change(&self) {
         tracing::debug!("the network has changed");
-        self.check_clients();
+        self.check_meetings();
         let here: Vec<IpAddr> =
             interfaces(|_| true).iter().flat_map(|i| i.addrs().iter().map(|addr| addr.ip)).collect();
         self.sessions().iter().for_each(|session| session.0.handle_change(&here));
         self.changes.send_modify(|changes| *changes += 1);
     }
 
-    /// Takes all registrations back.
-    pub(super) fn take_clients(&self) -> Vec<Client> {
-        std::mem::take(&mut self.lock().clients).into_iter().map(|(_, client)| client).collect()
+    #[cfg(not(feature = "mqtt"))]
+    async fn brokers(&self, _: &Meet, _: bool) -> Result<Meeting, MeetError> {
+        Err(MeetError::NoMqtt)
+    }
+
+    fn enter(&self, meeting: Meeting) {
+        let mut state = self.lock();
+        state.meetings.retain(Meeting::lives);
+        state.meetings.push(meeting);
+    }
+
+    /// Where we are now, if who is wanted there can be met.
+    fn present(&self, place: &Meet, open: bool) -> Option<Meeting> {
+        let state = self.lock();
+        let fits = |meeting: &&Meeting| meeting.lives() && meeting.is_at(place) && (!open || meeting.is_open());
+        state.meetings.iter().find(fits).cloned()
+    }
+
+    /// The servers where we are registered.
+    pub(super) fn servers(&self) -> Vec<ServerUrl> {
+        let state = self.lock();
+        state.meetings.iter().filter(|meeting| meeting.lives()).filter_map(Meeting::server).cloned().collect()
+    }
+
+    /// Leaves all places.
+    pub(super) fn take_meetings(&self) -> Vec<Meeting> {
+        std::mem::take(&mut self.lock().meetings)
     }
 
     // ---- punching
@@ -178,6 +241,9 @@ impl Inner {
             for ip in resolve(server.host()).await {
                 stun.push(SocketAddr::new(ip, server.port()));
             }
+        }
+        if stun.is_empty() {
+            stun.extend(self.public_stun.get_or_init(|| resolve_all(self.public.stun(0))).await);
         }
         stun
     }
@@ -276,7 +342,7 @@ async fn attend(node: Weak<Inner>, keep: Arc<Keep>, opened: mpsc::Sender<Opened>
             next = std::future::poll_fn(|cx| keep.0.poll_accept(cx)) => next,
             () = keep.0.ailing.notified() => {
                 if let Some(node) = node.upgrade() {
-                    node.check_clients();
+                    node.check_meetings();
                 }
                 continue;
             }
@@ -297,6 +363,12 @@ fn is_useful(route: &Route) -> bool {
         let link = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
         !ip.is_loopback() && !link
     })
+}
+
+/// One address of each family of each that is found.
+async fn resolve_all(names: Vec<ServerName>) -> Vec<SocketAddr> {
+    let found = stun::resolve(&names, &[Family::V4, Family::V6], None, RESOLVE, stun::PORT).await;
+    found.addrs.into_iter().map(|(_, addr)| addr).collect()
 }
 
 async fn resolve(host: &str) -> Vec<IpAddr> {

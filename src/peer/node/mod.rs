@@ -1,8 +1,8 @@
 //! A node: one identity, the places where it is met, and all its connections.
 //!
-//! `secure` makes paths that are encrypted and proved, `doors` is where others knock, `ports` has gateways open them, `relayed`
-//! meets at TURN servers, `call` reaches a peer by a ticket, `answer` is reached; `handle` is what a program holds, and `hole`
-//! makes one out of a hole alone.
+//! `meeting` is a place where others are met, `near` this network, `secure` makes paths that are encrypted and proved, `doors` is
+//! where others knock, `ports` has gateways open them, `relayed` meets at TURN servers, `call` reaches a peer by a ticket, `answer`
+//! is reached; `handle` is what a program holds, and `hole` makes one out of a hole alone.
 
 mod answer;
 mod builder;
@@ -11,6 +11,9 @@ mod doors;
 mod handle;
 mod hole;
 mod inner;
+mod meeting;
+#[cfg(feature = "lan")]
+mod near;
 mod ports;
 mod relayed;
 mod secure;

@@ -23,6 +23,8 @@ pub use drive::Ended;
 pub(crate) use drive::{Keep, Shared};
 pub(crate) use path::SessionId;
 use record::Kind;
+#[doc(hidden)]
+pub use record::reread as read_record;
 pub(crate) use state::Role;
 pub(crate) use transport::ChannelPipe;
 

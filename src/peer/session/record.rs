@@ -124,6 +124,16 @@ pub(crate) fn next_record(received: &mut BytesMut) -> Result<Option<Record>, Pro
     Ok(Some(Record { kind, channel: u32::from_be_bytes(channel), payload }))
 }
 
+/// The next record's header and payload, for the fuzz target.
+///
+/// # Errors
+/// A kind that is not known, or a payload that is too long, as text.
+#[doc(hidden)]
+pub fn reread(received: &mut BytesMut) -> Result<Option<([u8; HEADER], Bytes)>, String> {
+    let record = next_record(received).map_err(|error| error.to_string())?;
+    Ok(record.map(|record| (record.header(), record.payload)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -80,6 +80,12 @@ impl TlsClient {
         Ok(config)
     }
 
+    /// For a library that makes its own connections.
+    #[cfg(feature = "mqtt")]
+    pub(crate) fn rustls(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        self.config().map(Arc::new)
+    }
+
     fn name(&self, dest: &Dest) -> Result<ServerName<'static>, OpenFailure> {
         let host = match (&self.server_name, dest) {
             (Some(name), _) => name.clone(),

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::super::wire::{Frame, FrameError, Reason};
+use super::super::wire::{Frame, FrameError, RawPeer, Reason};
 use super::bell::Bell;
 use super::streams::Streams;
-use super::talks::Talks;
+use super::talks::{Carriage, Talks};
 use crate::key::Identity;
 
 /// Signals that wait to be sent before senders have to wait.
@@ -27,6 +27,8 @@ pub(super) struct Desk {
     /// Who waits for room in `out`.
     pub(super) room: Bell,
     pub(super) up: bool,
+    /// Whether streams can be relayed at all.
+    pub(super) relays: bool,
     /// No handle is left, or it was closed.
     pub(super) closing: bool,
     /// The last ping that was not answered.
@@ -49,9 +51,10 @@ pub(super) enum Ended {
 }
 
 impl Desk {
-    pub(super) fn new(identity: Identity, now: Instant) -> Self {
+    pub(super) fn new(identity: Identity, carriage: Carriage, now: Instant) -> Self {
         Self {
-            talks: Talks::new(identity, now),
+            talks: Talks::new(identity, carriage, now),
+            relays: carriage == Carriage::Server,
             streams: Streams::default(),
             out: VecDeque::new(),
             room: Bell::default(),
@@ -87,18 +90,18 @@ impl Desk {
     }
 
     /// The connection is gone, and what was on it. Peers are told when there is a new one.
-    pub(super) fn fall(&mut self) {
+    pub(super) fn fall(&mut self, now: Instant) {
         self.up = false;
         self.out.clear();
         self.streams.fall();
-        self.out.extend(self.talks.fall());
+        self.out.extend(self.talks.fall(now));
         self.room.ring();
     }
 
     /// A frame came from the server.
     pub(super) fn handle(&mut self, now: Instant, frame: Frame) -> Result<(), Ended> {
         match frame {
-            Frame::Signal { peer, sealed } => self.talks.receive(now, peer, &sealed),
+            Frame::Signal { peer, sealed } => self.be_told(now, peer, &sealed),
             Frame::Refused { peer, why } => self.talks.refuse(peer, why),
             Frame::Data { channel, bytes } => self.streams.data(channel, bytes)?,
             Frame::Window { channel, more } => self.streams.grant(channel, more),
@@ -121,6 +124,16 @@ impl Desk {
             }
         }
         Ok(())
+    }
+
+    /// A sealed message came.
+    pub(super) fn be_told(&mut self, now: Instant, from: RawPeer, sealed: &[u8]) {
+        let answer = self.talks.receive(now, from, sealed);
+        // An acknowledgement that is left out is asked for again.
+        if !self.is_full() {
+            self.out.extend(answer);
+            self.room.ring();
+        }
     }
 
     /// Appends what is to be sent, up to about `budget` bytes.

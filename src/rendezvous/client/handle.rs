@@ -15,6 +15,7 @@ use super::dial::{ConnectError, Dialer, Way};
 use super::link;
 use super::proxy::Proxy;
 use super::signal::{Signal, SignalError};
+use super::talks::Carriage;
 use crate::base::task;
 use crate::key::{Identity, PeerId, ServerUrl};
 use crate::net::{Interface, Route};
@@ -98,18 +99,7 @@ impl Client {
     /// # Errors
     /// [`SignalError`]; that the peer is not there comes with the signal's `recv`.
     pub fn signal(&self, peer: PeerId) -> Result<Signal, SignalError> {
-        let id = self.handle.shared.with(|desk, _| {
-            if !desk.up || desk.closing {
-                return Err(SignalError::NotConnected);
-            }
-            if desk.is_overfull() {
-                return Err(SignalError::Busy);
-            }
-            let (id, frame) = desk.talks.begin(peer)?;
-            desk.out.push_back(frame);
-            Ok(id)
-        })?;
-        Ok(Signal::new(self.handle.clone(), id, peer))
+        self.handle.signal(peer)
     }
 
     /// The next conversation that another peer has begun. At most 256 wait, 8 of them of one peer; more are not heard. While
@@ -118,21 +108,7 @@ impl Client {
     /// # Errors
     /// [`SignalError::Ended`] when the client is closed. Cancel safe.
     pub async fn accept(&self) -> Result<Signal, SignalError> {
-        let accepted = poll_fn(|cx| {
-            self.handle.shared.with(|desk, _| match desk.talks.accept() {
-                Some((id, peer, told)) => {
-                    desk.out.extend(told);
-                    Poll::Ready(Ok((id, peer)))
-                }
-                None if desk.closing => Poll::Ready(Err(SignalError::Ended)),
-                None => {
-                    desk.talks.acceptors.wait(cx);
-                    Poll::Pending
-                }
-            })
-        });
-        let (id, peer) = accepted.await?;
-        Ok(Signal::new(self.handle.clone(), id, peer))
+        self.handle.accept().await
     }
 
     /// Takes the registration back: what was written is sent, conversations and relayed streams end. Returns when the
@@ -182,14 +158,7 @@ impl ClientBuilder {
         let url = self.way.url.clone();
         let dialer = Dialer::new(self.way, &self.identity)?;
         let line = dialer.dial().await?;
-        let shared = Arc::new(Shared {
-            desk: Mutex::new(Desk::new(self.identity, Instant::now())),
-            bell: Notify::new(),
-            check: Notify::new(),
-            proofs: watch::Sender::new(0),
-            state: watch::Sender::new(State::Connected),
-            closed: watch::Sender::new(false),
-        });
+        let shared = Arc::new(Shared::new(self.identity, Carriage::Server, State::Connected));
         shared.with(|desk, _| desk.rise(line.window, line.local));
         task::drive(&runtime, link::run(shared.clone(), dialer, line));
         Ok(Client { handle: Arc::new(Handle { shared }), url })
@@ -205,6 +174,43 @@ impl fmt::Debug for Client {
 /// Dropping the last one closes the client.
 pub(super) struct Handle {
     pub(super) shared: Arc<Shared>,
+}
+
+impl Handle {
+    /// Begins a conversation.
+    pub(super) fn signal(self: &Arc<Self>, peer: PeerId) -> Result<Signal, SignalError> {
+        let id = self.shared.with(|desk, now| {
+            if !desk.up || desk.closing {
+                return Err(SignalError::NotConnected);
+            }
+            if desk.is_overfull() {
+                return Err(SignalError::Busy);
+            }
+            let (id, frame) = desk.talks.begin(now, peer)?;
+            desk.out.push_back(frame);
+            Ok(id)
+        })?;
+        Ok(Signal::new(self.clone(), id, peer))
+    }
+
+    /// The next one that another peer has begun.
+    pub(super) async fn accept(self: &Arc<Self>) -> Result<Signal, SignalError> {
+        let accepted = poll_fn(|cx| {
+            self.shared.with(|desk, now| match desk.talks.accept(now) {
+                Some((id, peer, told)) => {
+                    desk.out.extend(told);
+                    Poll::Ready(Ok((id, peer)))
+                }
+                None if desk.closing => Poll::Ready(Err(SignalError::Ended)),
+                None => {
+                    desk.talks.acceptors.wait(cx);
+                    Poll::Pending
+                }
+            })
+        });
+        let (id, peer) = accepted.await?;
+        Ok(Signal::new(self.clone(), id, peer))
+    }
 }
 
 impl Drop for Handle {
@@ -227,6 +233,34 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    pub(super) fn new(identity: Identity, carriage: Carriage, state: State) -> Self {
+        Self {
+            desk: Mutex::new(Desk::new(identity, carriage, Instant::now())),
+            bell: Notify::new(),
+            check: Notify::new(),
+            proofs: watch::Sender::new(0),
+            state: watch::Sender::new(state),
+            closed: watch::Sender::new(false),
+        }
+    }
+
+    #[cfg(feature = "mqtt")]
+    pub(super) fn state(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    /// For one of several that do not know of each other.
+    #[cfg(feature = "mqtt")]
+    pub(super) fn tell_unless_closed(&self, state: State) {
+        self.state.send_if_modified(|now| {
+            let changes = !matches!(now, State::Closed { .. }) && *now != state;
+            if changes {
+                *now = state;
+            }
+            changes
+        });
+    }
+
     fn lock(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -255,7 +289,7 @@ impl Shared {
         self.state.send_replace(state);
     }
 
-    fn close(&self) {
+    pub(super) fn close(&self) {
         self.with(|desk, _| {
             desk.closing = true;
             desk.talks.acceptors.ring();

@@ -39,7 +39,7 @@ pub(super) async fn run(shared: Arc<Shared>, dialer: Dialer, first: Line) {
         if begun.elapsed() >= LONGEST_WAIT {
             backoff.reset();
         }
-        shared.with(|desk, _| desk.fall());
+        shared.with(|desk, now| desk.fall(now));
         match lost {
             Lost::Closed => break None,
             Lost::Ended(Ended::Goodbye(Reason::Replaced)) => {

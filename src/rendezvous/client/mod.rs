@@ -1,17 +1,23 @@
 //! The client: one connection to a server, kept up; conversations and relayed streams on it.
 //!
 //! `desk`, `talks` and `streams` decide what a frame means and what is to be sent; `dial` and `link` wait for the connection,
-//! `signal` and `relay` are what users hold.
+//! `signal` and `relay` are what users hold. `mqtt` has brokers in the server's place; `resend` decides what is done about
+//! their losses.
 
 mod bell;
 mod desk;
 mod dial;
 mod handle;
 mod link;
+#[cfg(feature = "mqtt")]
+mod mqtt;
 mod proxy;
 mod relay;
+#[cfg_attr(not(feature = "mqtt"), allow(dead_code, reason = "only brokers lose what they carry"))]
+mod resend;
 mod signal;
 mod streams;
+#[cfg_attr(not(feature = "mqtt"), allow(dead_code, reason = "only brokers lose what they carry"))]
 mod talks;
 #[cfg(test)]
 mod tests;
@@ -19,6 +25,8 @@ mod tests;
 pub use dial::ConnectError;
 pub use handle::{Client, ClientBuilder, State};
 use handle::{Handle, Shared};
+#[cfg(feature = "mqtt")]
+pub use mqtt::{BrokerError, MqttBuilder, MqttClient, topic};
 pub use proxy::{Proxy, ProxyError};
 pub use relay::RelayStream;
 pub use signal::{RelayError, Signal, SignalError};

@@ -88,6 +88,22 @@ impl Proxy {
         &self.authority
     }
 
+    /// Host and port.
+    #[cfg(feature = "mqtt")]
+    pub(super) fn place(&self) -> (String, u16) {
+        let (host, port) = self.authority.rsplit_once(':').unwrap_or((&self.authority, ""));
+        (host.to_owned(), port.parse().unwrap_or(PORT))
+    }
+
+    /// User and password.
+    #[cfg(feature = "mqtt")]
+    pub(super) fn login(&self) -> Option<(String, String)> {
+        let decoded = BASE64.decode(self.credentials.as_ref()?.as_bytes()).ok()?;
+        let text = String::from_utf8(decoded).ok()?;
+        let (user, password) = text.split_once(':').unwrap_or((&text, ""));
+        Some((user.to_owned(), password.to_owned()))
+    }
+
     /// Makes a connection to the proxy one to `server` (`HOST:PORT`).
     pub(super) async fn tunnel(&self, stream: &mut TcpStream, server: &str) -> io::Result<()> {
         let mut request = format!("CONNECT {server} HTTP/1.1\r\nHost: {server}\r\n");

@@ -29,6 +29,12 @@ pub enum SignalError {
     /// The peer is not registered at the server: it is down, or meets others elsewhere.
     #[error("the peer is not registered at the rendezvous server now")]
     NotThere,
+    /// Over a broker: the peer does not answer. It is down, or meets others elsewhere, or the broker delivers nothing.
+    #[error("the peer does not answer through the broker")]
+    NoAnswer,
+    /// Over a broker: nothing but messages goes through it.
+    #[error("a broker relays no streams; a rendezvous server does")]
+    NoRelay,
     /// The server or the peer takes no more now.
     #[error("too much is asked of the rendezvous server or the peer; try again later")]
     Busy,
@@ -61,6 +67,8 @@ impl From<SignalError> for io::Error {
             SignalError::NotConnected => io::ErrorKind::NotConnected,
             SignalError::ServerLost => io::ErrorKind::ConnectionAborted,
             SignalError::NotThere => io::ErrorKind::NotFound,
+            SignalError::NoAnswer => io::ErrorKind::TimedOut,
+            SignalError::NoRelay => io::ErrorKind::Unsupported,
             SignalError::Busy => io::ErrorKind::ResourceBusy,
             SignalError::Ended => io::ErrorKind::UnexpectedEof,
             SignalError::Lost | SignalError::Overflow => io::ErrorKind::ConnectionReset,
@@ -73,7 +81,8 @@ impl From<SignalError> for io::Error {
 }
 
 /// A conversation with a peer: short messages both ways, in order, sealed end to end, none doubled; when one is lost the
-/// conversation ends with an error. Dropping it tells the other end.
+/// conversation ends with an error. Over a broker lost ones are sent again, for up to 20 s, also after the signal was dropped;
+/// and nothing is received before the other end has shown that it is there now. Dropping it tells the other end.
 ///
 /// What comes before [`is_live`](Self::is_live) may have been recorded by the server and played again: let it cost no more
 /// than an answer.
@@ -109,12 +118,26 @@ impl Signal {
     pub async fn send(&self, message: impl AsRef<[u8]>) -> Result<(), SignalError> {
         let message = message.as_ref();
         poll_fn(|cx| {
-            self.handle.shared.with(|desk, _| {
-                if desk.up && desk.is_full() {
+            self.handle.shared.with(|desk, now| {
+                if desk.up && (desk.is_full() || desk.talks.is_full(self.id)) {
                     desk.room.wait(cx);
                     return Poll::Pending;
                 }
-                Poll::Ready(desk.talks.seal(self.id, message).map(|frame| desk.out.push_back(frame)))
+                Poll::Ready(desk.talks.seal(now, self.id, message).map(|frame| desk.out.push_back(frame)))
+            })
+        })
+        .await
+    }
+
+    /// Waits until the other end has shown that it is there now.
+    ///
+    /// # Errors
+    /// [`SignalError`]. Cancel safe.
+    pub async fn live(&self) -> Result<(), SignalError> {
+        poll_fn(|cx| {
+            self.handle.shared.with(|desk, _| match desk.talks.live(self.id, cx) {
+                Some(live) => Poll::Ready(live),
+                None => Poll::Pending,
             })
         })
         .await
@@ -155,6 +178,9 @@ impl Signal {
     pub fn relay_stream(&self) -> Result<RelayStream, SignalError> {
         let peer = *self.peer.as_bytes();
         let number = self.handle.shared.with(|desk, _| {
+            if !desk.relays {
+                return Err(SignalError::NoRelay);
+            }
             if !desk.up {
                 return Err(SignalError::NotConnected);
             }
@@ -194,8 +220,8 @@ impl Channel for Signal {
 
 impl Drop for Signal {
     fn drop(&mut self) {
-        self.handle.shared.with(|desk, _| {
-            let told = desk.talks.end(self.id);
+        self.handle.shared.with(|desk, now| {
+            let told = desk.talks.end(now, self.id);
             desk.out.extend(told);
         });
     }

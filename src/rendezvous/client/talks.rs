@@ -1,12 +1,13 @@
 //! Decides: conversations with peers: which message belongs to which, and what ends them.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::super::wire::{Frame, RawPeer, Reason, Token};
 use super::bell::Bell;
+use super::resend::{PATIENCE, Resend, Turn};
 use super::signal::SignalError;
 use crate::base::bucket::Bucket;
 use crate::base::queue::{self, Queue};
@@ -34,7 +35,24 @@ mod kind {
     pub(super) const BEGIN: u8 = 0;
     pub(super) const MESSAGE: u8 = 1;
     pub(super) const END: u8 = 2;
+    /// Over a broker: everything before this number has come. It has no number of its own.
+    pub(super) const ACK: u8 = 3;
 }
+
+/// What carries the messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carriage {
+    /// One connection, in order or not at all.
+    Server,
+    /// Brokers, which lose, double and reorder, and may deliver again what is old.
+    Brokers {
+        /// Whether others may begin conversations here.
+        open: bool,
+    },
+}
+
+/// How long a conversation that nobody holds any more is said the rest of.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// Names a conversation at this client.
 pub(super) type TalkId = u64;
@@ -42,6 +60,9 @@ pub(super) type TalkId = u64;
 #[derive(Debug)]
 pub(super) struct Talks {
     identity: Identity,
+    carriage: Carriage,
+    /// When something is to be said again; not before.
+    due: Option<Instant>,
     talks: HashMap<TalkId, Talk>,
     by_peer: HashMap<RawPeer, Vec<TalkId>>,
     backlog: VecDeque<TalkId>,
@@ -62,12 +83,18 @@ struct Talk {
     name: [u8; 8],
     relays: u32,
     ended: Option<SignalError>,
+    /// Where texts may be lost.
+    resend: Option<Resend>,
+    /// Since when nobody holds it.
+    left: Option<Instant>,
 }
 
 impl Talks {
-    pub(super) fn new(identity: Identity, now: Instant) -> Self {
+    pub(super) fn new(identity: Identity, carriage: Carriage, now: Instant) -> Self {
         Self {
             identity,
+            carriage,
+            due: None,
             talks: HashMap::new(),
             by_peer: HashMap::new(),
             backlog: VecDeque::new(),
@@ -78,15 +105,16 @@ impl Talks {
     }
 
     /// Begins to talk to a peer. The frame is to be sent.
-    pub(super) fn begin(&mut self, peer: PeerId) -> Result<(TalkId, Frame), SignalError> {
+    pub(super) fn begin(&mut self, now: Instant, peer: PeerId) -> Result<(TalkId, Frame), SignalError> {
         if self.talks.len() >= TALKS {
             return Err(SignalError::Busy);
         }
         let fresh = Ephemeral::random().map_err(|_| SignalError::NoRandomness)?;
         let conversation = Conversation::begin(&self.identity, peer, fresh).map_err(|_| SignalError::NotAPeer(peer))?;
-        let mut talk = Talk::new(conversation);
-        let sealed = talk.seal(kind::BEGIN, &[])?;
+        let mut talk = Talk::new(conversation, self.carriage);
+        let sealed = talk.seal(now, kind::BEGIN, &[])?;
         talk.name = name_of(&sealed);
+        self.be_due(talk.again());
         Ok((self.add(talk), Frame::Signal { peer: *peer.as_bytes(), sealed }))
     }
 
@@ -97,17 +125,24 @@ impl Talks {
         self.last
     }
 
+    /// Something may have to be said again then.
+    fn be_due(&mut self, again: Option<Instant>) {
+        self.due = [self.due, again].into_iter().flatten().min();
+    }
+
     /// The next conversation that another peer has begun. The frame tells that it was accepted.
-    pub(super) fn accept(&mut self) -> Option<(TalkId, PeerId, Option<Frame>)> {
+    pub(super) fn accept(&mut self, now: Instant) -> Option<(TalkId, PeerId, Option<Frame>)> {
         let id = self.backlog.pop_front()?;
         let talk = self.talks.get_mut(&id)?;
         let peer = talk.conversation.peer();
-        let told = talk.seal(kind::BEGIN, &[]).ok().filter(|_| talk.ended.is_none());
+        let told = talk.seal(now, kind::BEGIN, &[]).ok().filter(|_| talk.ended.is_none());
+        let again = talk.again();
+        self.be_due(again);
         Some((id, peer, told.map(|sealed| Frame::Signal { peer: *peer.as_bytes(), sealed })))
     }
 
     /// Seals a message. The frame is to be sent.
-    pub(super) fn seal(&mut self, id: TalkId, message: &[u8]) -> Result<Frame, SignalError> {
+    pub(super) fn seal(&mut self, now: Instant, id: TalkId, message: &[u8]) -> Result<Frame, SignalError> {
         let talk = self.talks.get_mut(&id).ok_or(SignalError::Ended)?;
         if let Some(ended) = talk.ended {
             return Err(ended);
@@ -115,15 +150,38 @@ impl Talks {
         if message.len() > MAX_MESSAGE {
             return Err(SignalError::TooLong(message.len()));
         }
-        let sealed = talk.seal(kind::MESSAGE, message)?;
-        Ok(Frame::Signal { peer: *talk.conversation.peer().as_bytes(), sealed })
+        let sealed = talk.seal(now, kind::MESSAGE, message)?;
+        let (again, peer) = (talk.again(), *talk.conversation.peer().as_bytes());
+        self.be_due(again);
+        Ok(Frame::Signal { peer, sealed })
+    }
+
+    /// True when so much is unacknowledged that more has to wait.
+    pub(super) fn is_full(&self, id: TalkId) -> bool {
+        self.talks
+            .get(&id)
+            .is_some_and(|talk| talk.ended.is_none() && talk.resend.as_ref().is_some_and(Resend::is_full))
     }
 
     /// The next message, or the end; `None` while there is neither.
     pub(super) fn next(&mut self, id: TalkId, cx: &std::task::Context<'_>) -> Option<Result<Bytes, SignalError>> {
         let Some(talk) = self.talks.get_mut(&id) else { return Some(Err(SignalError::Ended)) };
-        if let Some(message) = talk.inbox.pop() {
+        // What a broker brings may be an old conversation that somebody plays again.
+        let heard = talk.resend.is_none() || talk.conversation.is_live();
+        if let Some(message) = heard.then(|| talk.inbox.pop()).flatten() {
             return Some(Ok(message));
+        }
+        if talk.ended.is_none() {
+            talk.reader.wait(cx);
+        }
+        talk.ended.map(Err)
+    }
+
+    /// As [`is_live`](Self::is_live), or the end; `None` while there is neither.
+    pub(super) fn live(&mut self, id: TalkId, cx: &std::task::Context<'_>) -> Option<Result<(), SignalError>> {
+        let Some(talk) = self.talks.get_mut(&id) else { return Some(Err(SignalError::Ended)) };
+        if talk.conversation.is_live() {
+            return Some(Ok(()));
         }
         if talk.ended.is_none() {
             talk.reader.wait(cx);
@@ -149,9 +207,25 @@ impl Talks {
         Ok(token)
     }
 
-    /// The conversation is not needed any more. The frame, if any, tells the other end.
-    pub(super) fn end(&mut self, id: TalkId) -> Option<Frame> {
-        let mut talk = self.talks.remove(&id)?;
+    /// The conversation is not needed any more. The frame, if any, tells the other end. Where texts may be lost it stays until
+    /// the other end has the last of them.
+    pub(super) fn end(&mut self, now: Instant, id: TalkId) -> Option<Frame> {
+        let talk = self.talks.get_mut(&id)?;
+        let told = talk.ended.is_none().then(|| talk.seal(now, kind::END, &[]).ok()).flatten();
+        let peer = *talk.conversation.peer().as_bytes();
+        talk.left = Some(now);
+        talk.ended.get_or_insert(SignalError::Ended);
+        if talk.is_over() {
+            self.remove(id);
+        } else {
+            let again = talk.again();
+            self.be_due(again);
+        }
+        told.map(|sealed| Frame::Signal { peer, sealed })
+    }
+
+    fn remove(&mut self, id: TalkId) {
+        let Some(talk) = self.talks.remove(&id) else { return };
         let peer = *talk.conversation.peer().as_bytes();
         if let Some(ids) = self.by_peer.get_mut(&peer) {
             ids.retain(|other| *other != id);
@@ -159,47 +233,104 @@ impl Talks {
                 self.by_peer.remove(&peer);
             }
         }
-        let sealed = talk.ended.is_none().then(|| talk.seal(kind::END, &[]).ok()).flatten()?;
-        Some(Frame::Signal { peer, sealed })
+        self.backlog.retain(|other| *other != id);
     }
 
-    /// A sealed message came. What can not be opened was not written by its peer and changes nothing.
-    pub(super) fn receive(&mut self, now: Instant, from: RawPeer, sealed: &[u8]) {
-        let Ok(header) = Header::read(sealed) else { return };
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.talks.is_empty()
+    }
+
+    /// True while something was said that others do not have yet.
+    pub(super) fn has_unsaid(&self) -> bool {
+        self.talks.values().any(|talk| talk.resend.as_ref().is_some_and(|resend| !resend.is_done()))
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Says again what was not acknowledged, and gives up conversations whose other end does not answer.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Vec<Frame> {
+        if self.due.is_none_or(|due| due > now) {
+            return Vec::new();
+        }
+        self.due = None;
+        let (mut again, mut over) = (Vec::new(), Vec::new());
+        for (id, talk) in &mut self.talks {
+            talk.age(now);
+            let texts = talk.resend.as_mut().map(|resend| resend.handle_timeout(now)).unwrap_or_default();
+            let peer = *talk.conversation.peer().as_bytes();
+            let sealed = texts.iter().filter_map(|text| talk.conversation.seal(text).ok());
+            again.extend(sealed.map(|sealed| Frame::Signal { peer, sealed: sealed.into() }));
+            if talk.is_over() {
+                over.push(*id);
+            }
+            self.due = [self.due, talk.again()].into_iter().flatten().min();
+        }
+        over.into_iter().for_each(|id| self.remove(id));
+        again
+    }
+
+    /// A sealed message came. What can not be opened was not written by its peer and changes nothing. The frame, if any, is to
+    /// be sent.
+    pub(super) fn receive(&mut self, now: Instant, from: RawPeer, sealed: &[u8]) -> Option<Frame> {
+        let header = Header::read(sealed).ok()?;
         let of_peer = self.by_peer.get(&from).map_or(&[][..], Vec::as_slice);
         let known = of_peer.iter().find(|id| self.talks.get(id).is_some_and(|talk| talk.conversation.is_for(&header)));
-        match known.copied() {
+        let id = match known.copied() {
             Some(id) => {
-                let Some(talk) = self.talks.get_mut(&id) else { return };
+                let talk = self.talks.get_mut(&id)?;
+                let was_live = talk.conversation.is_live();
                 match talk.conversation.open(sealed) {
                     Ok(text) => talk.deliver(&text),
                     Err(error) => tracing::debug!(%error, "a sealed message is left out"),
                 }
+                if !was_live && talk.conversation.is_live() {
+                    talk.reader.ring();
+                }
+                id
             }
-            None if header.opening => self.be_addressed(now, from, sealed),
-            None => {}
+            None if header.opening => self.be_addressed(now, from, sealed)?,
+            None => return None,
+        };
+        let talk = self.talks.get_mut(&id)?;
+        let acknowledgement = talk.acknowledge();
+        if talk.is_over() {
+            self.remove(id);
         }
+        acknowledgement.map(|sealed| Frame::Signal { peer: from, sealed })
     }
 
     /// Another peer begins a conversation.
-    fn be_addressed(&mut self, now: Instant, from: RawPeer, sealed: &[u8]) {
+    fn be_addressed(&mut self, now: Instant, from: RawPeer, sealed: &[u8]) -> Option<TalkId> {
+        if self.carriage == (Carriage::Brokers { open: false }) {
+            return None;
+        }
         let of_one = self.by_peer.get(&from).map_or(&[][..], Vec::as_slice);
         let waiting = of_one.iter().filter(|id| self.backlog.contains(id)).count();
         let full = self.backlog.len() >= BACKLOG || waiting >= BACKLOG_OF_ONE || self.talks.len() >= TALKS;
         if full || !self.strangers.take(1, now) {
-            return tracing::debug!("a peer that wants to talk is left out: too many do");
+            tracing::debug!("a peer that wants to talk is left out: too many do");
+            return None;
         }
-        let (Ok(peer), Ok(fresh)) = (PeerId::from_bytes(from), Ephemeral::random()) else { return };
-        let Ok((conversation, text)) = Conversation::answer(&self.identity, peer, sealed, fresh) else { return };
-        // Not the first text: the rest of a conversation that is over here.
+        let (peer, fresh) = (PeerId::from_bytes(from).ok()?, Ephemeral::random().ok()?);
+        let (conversation, text) = Conversation::answer(&self.identity, peer, sealed, fresh).ok()?;
+        // Not the first text: the rest of a conversation that is over here. Over a broker it may have overtaken the first, which
+        // is then said again.
         if text.first_chunk() != Some(&[kind::BEGIN, 0, 0, 0, 0]) {
-            return;
+            return None;
         }
-        let mut talk = Talk::new(conversation);
+        let mut talk = Talk::new(conversation, self.carriage);
         (talk.name, talk.expected) = (name_of(sealed), 1);
+        if let Some(resend) = &mut talk.resend {
+            resend.owes = true;
+        }
         let id = self.add(talk);
         self.backlog.push_back(id);
         self.acceptors.ring();
+        Some(id)
     }
 
     /// The server can not deliver what is sent to a peer.
@@ -214,13 +345,13 @@ impl Talks {
 
     /// The connection to the server is gone: each conversation may have lost messages and ends. The frames tell the other
     /// ends, when there is a connection again.
-    pub(super) fn fall(&mut self) -> Vec<Frame> {
+    pub(super) fn fall(&mut self, now: Instant) -> Vec<Frame> {
         let mut told = Vec::new();
         for id in std::mem::take(&mut self.backlog) {
-            told.extend(self.end(id));
+            told.extend(self.end(now, id));
         }
         for talk in self.talks.values_mut().filter(|talk| talk.ended.is_none()) {
-            if let Ok(sealed) = talk.seal(kind::END, &[]) {
+            if let Ok(sealed) = talk.seal(now, kind::END, &[]) {
                 told.push(Frame::Signal { peer: *talk.conversation.peer().as_bytes(), sealed });
             }
             talk.end(SignalError::ServerLost);
@@ -231,7 +362,7 @@ impl Talks {
 }
 
 impl Talk {
-    fn new(conversation: Conversation) -> Self {
+    fn new(conversation: Conversation, carriage: Carriage) -> Self {
         Self {
             conversation,
             inbox: Queue::new(INBOX),
@@ -241,39 +372,89 @@ impl Talk {
             name: [0; 8],
             relays: 0,
             ended: None,
+            resend: matches!(carriage, Carriage::Brokers { .. }).then(Resend::default),
+            left: None,
         }
     }
 
-    fn seal(&mut self, kind: u8, payload: &[u8]) -> Result<Bytes, SignalError> {
-        let mut text = Vec::with_capacity(HEAD + payload.len());
-        text.push(kind);
-        text.extend_from_slice(&self.sent.to_be_bytes());
-        text.extend_from_slice(payload);
+    fn seal(&mut self, now: Instant, kind: u8, payload: &[u8]) -> Result<Bytes, SignalError> {
+        let text = text(kind, self.sent, payload);
         let sealed = self.conversation.seal(&text).map_err(|_| SignalError::TooLong(payload.len()))?;
+        if let Some(resend) = &mut self.resend {
+            resend.say(now, self.sent, text);
+        }
         self.sent = self.sent.wrapping_add(1);
         Ok(sealed.into())
     }
 
-    /// Takes a text of the other end, which comes in order or not at all.
+    /// When something of it is to be said again.
+    fn again(&self) -> Option<Instant> {
+        self.resend.as_ref().and_then(Resend::poll_timeout)
+    }
+
+    /// What tells the other end how much has come, if something came since it was told.
+    fn acknowledge(&mut self) -> Option<Bytes> {
+        let resend = self.resend.as_mut().filter(|resend| resend.owes)?;
+        resend.owes = false;
+        Some(self.conversation.seal(&text(kind::ACK, self.expected, &[])).ok()?.into())
+    }
+
+    /// True when nobody holds it and nothing of it is to be said again.
+    fn is_over(&self) -> bool {
+        self.left.is_some() && self.resend.as_ref().is_none_or(Resend::is_done)
+    }
+
+    /// Gives up what nobody acknowledges.
+    fn age(&mut self, now: Instant) {
+        let Some(resend) = &mut self.resend else { return };
+        let silent = resend.oldest().is_some_and(|since| now >= since + PATIENCE);
+        if silent || self.left.is_some_and(|left| now >= left + LINGER) {
+            resend.give_up();
+            self.end(SignalError::NoAnswer);
+        }
+    }
+
+    /// Takes a text of the other end.
     fn deliver(&mut self, text: &[u8]) {
         let Some((&[kind, a, b, c, d], payload)) = text.split_first_chunk::<HEAD>() else {
             return self.end(SignalError::Malformed);
         };
-        if self.ended.is_some() {
+        let number = u32::from_be_bytes([a, b, c, d]);
+        let Some(resend) = &mut self.resend else {
+            // It comes in order or not at all.
+            match number == self.expected {
+                _ if self.ended.is_some() => {}
+                true => self.take(kind, payload),
+                false => self.end(SignalError::Lost),
+            }
             return;
+        };
+        if kind == kind::ACK {
+            resend.acknowledged(number);
+        } else if resend.handle(self.expected, number, text) == Turn::Now {
+            self.take(kind, payload);
+            while let Some(next) = self.resend.as_mut().and_then(|resend| resend.take(self.expected)) {
+                self.take(next[0], &next[HEAD..]);
+            }
         }
-        if u32::from_be_bytes([a, b, c, d]) != self.expected {
-            return self.end(SignalError::Lost);
-        }
+    }
+
+    /// The next text.
+    fn take(&mut self, kind: u8, payload: &[u8]) {
         self.expected = self.expected.wrapping_add(1);
         match kind {
+            _ if self.ended.is_some() => {}
             kind::BEGIN => {}
             kind::MESSAGE if self.inbox.is_full() => self.end(SignalError::Overflow),
             kind::MESSAGE => {
                 self.inbox.push(Bytes::copy_from_slice(payload), payload.len());
                 self.reader.ring();
             }
-            kind::END => self.end(SignalError::Ended),
+            kind::END => {
+                self.end(SignalError::Ended);
+                // Nobody is there any more who could take it.
+                self.resend.iter_mut().for_each(Resend::give_up);
+            }
             _ => self.end(SignalError::Malformed),
         }
     }
@@ -282,6 +463,14 @@ impl Talk {
         self.ended.get_or_insert(why);
         self.reader.ring();
     }
+}
+
+fn text(kind: u8, number: u32, payload: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(HEAD + payload.len());
+    text.push(kind);
+    text.extend_from_slice(&number.to_be_bytes());
+    text.extend_from_slice(payload);
+    text
 }
 
 /// The beginning of the fresh key of who began the conversation.

@@ -19,7 +19,10 @@ pub(crate) enum Dial {
 }
 
 impl Dial {
-    async fn open(&self, #[cfg_attr(not(feature = "ws"), allow(unused))] options: &Options) -> Result<Pipe, String> {
+    async fn open(
+        &self,
+        #[cfg_attr(not(feature = "ws"), allow(unused, reason = "a WebSocket needs them"))] options: &Options,
+    ) -> Result<Pipe, String> {
         match self {
             Self::At(endpoint) => {
                 let pipe = endpoint.client().await.map_err(|error| error.to_string())?;

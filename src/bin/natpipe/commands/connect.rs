@@ -15,7 +15,7 @@ use crate::progress;
 use crate::spec::Spec;
 
 pub async fn run(args: ConnectArgs, json: bool) -> Result<()> {
-    let node = peering::node(&args.peer, false).await?;
+    let node = peering::node(&args.peer, false, false).await?;
     let mut race = None;
     let spinner = progress::spinner(json);
     spinner.set_message("looking for a way to the peer");

@@ -22,7 +22,7 @@ pub async fn run(args: ListenArgs, json: bool) -> Result<()> {
     if let Some(spec) = &args.to {
         anyhow::ensure!(!spec.listens(), "{spec} waits for others itself: --to wants something to connect to");
     }
-    let node = peering::node(&args.peer, args.one_time).await?;
+    let node = peering::node(&args.peer, true, args.one_time).await?;
     node.mapped(MAPPED).await;
     give_out(&node.ticket()?, &args, json);
     match &args.to {
@@ -38,7 +38,17 @@ fn give_out(ticket: &Ticket, args: &ListenArgs, json: bool) {
     let event = json!({"event": "ticket", "ticket": text, "peer": peer, "one_time": args.one_time});
     say(json, format_args!("the ticket, for the other side:\n\n    natpipe connect {text}\n"), &event);
     if args.peer.via.is_empty() && !json {
-        eprintln!("hint: without --via URL (see `natpipe serve`) it works where this machine can be reached straight");
+        if ticket.brokers().is_empty() {
+            eprintln!(
+                "hint: without --via URL (see `natpipe serve`) it works where this machine can be reached straight"
+            );
+        } else {
+            let brokers: Vec<String> = ticket.brokers().iter().map(ToString::to_string).collect();
+            eprintln!("meeting at public brokers, which relay nothing: {}", brokers.join(", "));
+            eprintln!(
+                "hint: --via URL (see `natpipe serve`) is a place of your own, --no-public-mqtt does without any"
+            );
+        }
     }
     if args.qr && !json {
         match qrcode::QrCode::new(text.as_bytes()) {

@@ -12,6 +12,7 @@ pub mod manual;
 pub mod messages;
 pub mod mq;
 pub mod nat;
+pub mod peers;
 pub mod pool;
 pub mod punch;
 pub mod punches;

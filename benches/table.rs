@@ -1,4 +1,6 @@
-//! Rounds of several contenders in turn, and what came of them.
+//! Rounds of several contenders in turn, and what came of them: shared by all benches.
+
+#![allow(dead_code, reason = "each bench uses a part")]
 
 /// Runs each contender once a round, in turn; prints medians with spread and the ratio to the first.
 pub fn compare(title: &str, unit: &str, rounds: usize, contenders: &mut [(&str, &mut dyn FnMut() -> f64)]) {
@@ -24,4 +26,9 @@ pub fn spread(values: &[f64]) -> (f64, f64, f64) {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     (sorted[sorted.len() / 2], sorted[0], sorted[sorted.len() - 1])
+}
+
+/// The value in the middle.
+pub fn median(values: &[f64]) -> f64 {
+    spread(values).0
 }

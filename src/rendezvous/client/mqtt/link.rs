@@ -1,0 +1,158 @@
+//! Waits: the connection to one broker, made again whenever it is lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::Rng as _;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::super::Shared;
+use super::dialect::{self, Heard, Mouth, Version, Way};
+use super::handle::Standing;
+use crate::base::backoff::Backoff;
+use crate::base::bucket::Bucket;
+use crate::base::task::Nursery;
+use crate::key::{Identity, envelope};
+
+/// Waits between attempts to connect.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Events that wait to be looked at; the connection is read no further meanwhile.
+const EVENTS: usize = 64;
+/// How long the broker may take no message at all.
+const STUCK: Duration = Duration::from_secs(15);
+/// How long it may take to take the subscription.
+const SUBSCRIBE: Duration = Duration::from_secs(10);
+/// Messages that are opened each second in the long run, and at once: each costs a Diffie-Hellman, and anybody may send some.
+const MESSAGES: (u64, u64) = (200, 500);
+/// Letters that wait for a broker; more are dropped, and said again later.
+pub(super) const LETTERS: usize = 256;
+
+/// A message on its way out.
+#[derive(Clone, Debug)]
+pub(super) struct Letter {
+    pub(super) topic: Arc<str>,
+    pub(super) payload: Bytes,
+}
+
+pub(super) struct Link {
+    pub(super) shared: Arc<Shared>,
+    pub(super) identity: Identity,
+    pub(super) topic: Arc<str>,
+    pub(super) way: Way,
+    pub(super) standing: Standing,
+}
+
+impl Link {
+    /// Runs until no letters can come any more.
+    pub(super) async fn run(self, mut letters: mpsc::Receiver<Letter>) {
+        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        let mut version = Version::V5;
+        let mut bucket = Bucket::new(MESSAGES.0, MESSAGES.1, std::time::Instant::now());
+        loop {
+            let (begun, mut was_up) = (Instant::now(), false);
+            let Some(why) = self.connected(version, &mut letters, &mut bucket, &mut was_up).await else { return };
+            tracing::debug!(broker = %self.way.broker, %version, %why, "not connected");
+            if !was_up {
+                // It may speak the other version only.
+                version = version.other();
+                if version == Version::V311 {
+                    continue;
+                }
+            }
+            self.standing.lost(&why);
+            if was_up && begun.elapsed() >= LONGEST_WAIT {
+                backoff.reset();
+            }
+            let wait = sleep(backoff.next(rand::rng().next_u64()));
+            tokio::pin!(wait);
+            loop {
+                tokio::select! {
+                    () = &mut wait => break,
+                    // What is not sent now is said again later.
+                    letter = letters.recv() => if letter.is_none() { return },
+                }
+            }
+        }
+    }
+
+    /// One connection; why it was lost, or `None` when there will be no more letters.
+    async fn connected(
+        &self,
+        version: Version,
+        letters: &mut mpsc::Receiver<Letter>,
+        bucket: &mut Bucket,
+        was_up: &mut bool,
+    ) -> Option<String> {
+        let (tell, mut heard) = mpsc::channel(EVENTS);
+        let (mouth, ear) = dialect::open(&self.way, version, tell);
+        let mut listening = Nursery::new(&Handle::current());
+        listening.begin(ear.listen());
+        let (mut full_since, mut welcome) = (None, None);
+        loop {
+            let late = welcome.filter(|_| !*was_up).map(|at: Instant| at + SUBSCRIBE);
+            tokio::select! {
+                event = heard.recv() => match event {
+                    Some(Heard::Welcome) => {
+                        welcome = Some(Instant::now());
+                        mouth.subscribe(&self.topic);
+                    }
+                    Some(Heard::Subscribed(true)) => {
+                        *was_up = true;
+                        self.standing.up();
+                    }
+                    Some(Heard::Subscribed(false)) => return Some("the broker does not let us subscribe".to_owned()),
+                    Some(Heard::Message { payload, retained }) => self.receive(&payload, retained, bucket),
+                    Some(Heard::Lost(why)) => return Some(why),
+                    None => return Some("the connection to the broker failed".to_owned()),
+                },
+                letter = letters.recv() => {
+                    let Some(letter) = letter else {
+                        mouth.part();
+                        // What waits is sent before the goodbye.
+                        let _ = timeout(SUBSCRIBE / 5, async { while heard.recv().await.is_some() {} }).await;
+                        return None;
+                    };
+                    if *was_up && !send(&mouth, letter, &mut full_since) {
+                        return Some("the broker acknowledges nothing".to_owned());
+                    }
+                }
+                () = until(late) => return Some("the broker does not answer the subscription".to_owned()),
+            }
+        }
+    }
+
+    /// What can not be opened is of nobody who knows us.
+    fn receive(&self, payload: &[u8], retained: bool, bucket: &mut Bucket) {
+        if retained {
+            // natpipe lets brokers keep nothing: it is old, or somebody's trick.
+            return tracing::debug!("a message that the broker had kept is left out");
+        }
+        if payload.len() > envelope::MAX_LEN || !bucket.take(1, std::time::Instant::now()) {
+            return tracing::debug!("a message too long or one too many is left out");
+        }
+        match envelope::open(&self.identity, payload) {
+            Ok((from, sealed)) => self.shared.with(|desk, now| desk.be_told(now, from, &sealed)),
+            Err(error) => tracing::debug!(%error, "a message that is not for us is left out"),
+        }
+    }
+}
+
+/// False when the broker has taken nothing for too long.
+fn send(mouth: &Mouth, letter: Letter, full_since: &mut Option<Instant>) -> bool {
+    if mouth.publish(&letter.topic, letter.payload) {
+        *full_since = None;
+        return true;
+    }
+    full_since.get_or_insert_with(Instant::now).elapsed() < STUCK
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
