@@ -319,7 +319,7 @@ impl Puncher {
         let lasts = Volley::of(proto, plan, now).and_then(|volley| Some(volley.ends()? - now)).unwrap_or_default();
         if plan.is_hopeless() {
             // A filter that lets more in than the ports say has done so by then.
-            return limit.min(if effort.by_hand { DEADLINE } else { HOPELESS.max(lasts + ROUND_TRIP) });
+            return limit.min(if effort.by_hand { DEADLINE } else { HOPELESS.max(lasts * 3 / 2 + ROUND_TRIP) });
         }
         // What was asked for takes as long as it takes, on a machine that is busy as well.
         limit.max(if self.all_out { lasts * 3 / 2 + HOPELESS } else { Duration::ZERO })

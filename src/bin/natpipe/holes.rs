@@ -102,19 +102,36 @@ impl World {
 /// Each says a word through the pipe until it hears the other's; a datagram may be lost.
 async fn greet(punched: natpipe::punch::Punched) -> Result<()> {
     const WORD: &str = "through";
+    const BYE: &str = "bye";
+    const PATIENCE: Duration = Duration::from_secs(1);
     let pipe = punched.into_pipe(NetConf::default()).await?;
     let heard = async {
         loop {
-            pipe.send(WORD).await?;
+            // The other end may have heard us and left; what it said is still to be heard.
+            let sent = pipe.send(WORD).await;
             if let Ok(message) = pipe.recv_within(Duration::from_millis(200)).await {
-                anyhow::ensure!(message.data.starts_with(WORD.as_bytes()), "something else came through the hole");
-                // The other end may have heard nothing yet, and nobody answers when we have gone.
-                for _ in 0..PARTING {
-                    pipe.send(WORD).await?;
-                }
-                return anyhow::Ok(());
+                let ours = [WORD, BYE].iter().any(|word| message.data.starts_with(word.as_bytes()));
+                anyhow::ensure!(ours, "something else came through the hole");
+                break;
+            }
+            sent?;
+        }
+        // Or it has heard nothing yet, and nobody answers when we have gone: both leave when both have said so.
+        for _ in 0..PARTING {
+            if pipe.send(BYE).await.is_err() {
+                break;
             }
         }
+        let parted = async {
+            while let Ok(message) = pipe.recv_within(PATIENCE).await {
+                if message.data.ends_with(BYE.as_bytes()) {
+                    break;
+                }
+            }
+        };
+        // Who has left already has heard us.
+        let _ = timeout(PATIENCE, parted).await;
+        anyhow::Ok(())
     };
     timeout(SILENT, heard).await.map_err(|_| anyhow!("nothing came through the hole"))??;
     pipe.close().await;
