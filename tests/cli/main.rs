@@ -125,6 +125,33 @@ fn link_carries_standard_input_to_a_server_and_its_answer_back_to_the_last_byte(
 }
 
 #[test]
+fn link_speaks_through_a_websocket() {
+    use natpipe::frame::ws::{self, Message};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let url = format!("ws://{}/some/path", listener.local_addr().unwrap());
+    let mut child = natpipe(&["link", "stdio", &url]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"through a websocket").unwrap();
+    let heard = runtime.block_on(async {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut accepted = ws::accept(stream, &ws::Conf::default()).await.unwrap();
+        assert_eq!(accepted.request.uri().path(), "/some/path");
+        let mut heard = Vec::new();
+        accepted.socket.send(Message::binary(&b"and back"[..])).await.unwrap();
+        while let Some(Ok(message)) = accepted.socket.next().await {
+            if let Message::Binary(data) = message {
+                heard.extend_from_slice(&data);
+            }
+        }
+        heard
+    });
+    assert_eq!(heard, b"through a websocket");
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(output.stdout, b"and back");
+}
+
+#[test]
 fn link_joins_a_listener_and_a_unix_socket() {
     let path = std::env::temp_dir().join(format!("natpipe-cli-{}", std::process::id()));
     let unix = format!("unix-listen:{}", path.display());

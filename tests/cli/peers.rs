@@ -21,8 +21,12 @@ struct Told {
 
 impl Told {
     fn start(args: &[&str]) -> Self {
+        Self::start_plain(&[args, &["--no-public"]].concat())
+    }
+
+    fn start_plain(args: &[&str]) -> Self {
         let mut command = natpipe(args);
-        command.args(["--json", "--no-public"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.arg("--json").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let events = BufReader::new(child.stderr.take().unwrap());
         Self { child, events }
@@ -119,6 +123,25 @@ fn listen_and_connect_carry_both_directions_to_the_last_byte_and_end_by_themselv
     assert!(path["remote"].as_str().is_some_and(|remote| remote.contains(':')), "{path}");
     let won = |event: &&Value| event["event"] == "strategy" && event["state"] == "won";
     assert!(events.iter().any(|event| won(&event)), "{events:?}");
+}
+
+#[test]
+fn a_peer_is_an_end_of_a_link() {
+    let mut listen = Told::start(&["listen"]);
+    let ticket = listen.event("ticket")["ticket"].as_str().unwrap().to_owned();
+    let mut link = Told::start_plain(&["link", "stdio", &format!("peer:{ticket}")]);
+    let (there, back) = (data(2_000_001), data(300_001));
+    let (mut to_listen, mut to_link) = (listen.child.stdin.take().unwrap(), link.child.stdin.take().unwrap());
+    let (sent, answered) = (there.clone(), back.clone());
+    let writers = [
+        std::thread::spawn(move || to_listen.write_all(&sent).unwrap()),
+        std::thread::spawn(move || to_link.write_all(&answered).unwrap()),
+    ];
+    let reader = std::thread::spawn(move || listen.ends_well());
+    let (got, _) = link.ends_well();
+    let (got_back, _) = reader.join().unwrap();
+    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    assert!(got == there && got_back == back, "{} and {} bytes", got.len(), got_back.len());
 }
 
 #[test]

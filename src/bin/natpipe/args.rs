@@ -21,7 +21,8 @@ const SPECS: &str = "A SPEC is one end of a pipe:\n  \
     tcp:HOST:PORT        tcp-listen:[HOST:]PORT\n  \
     udp:HOST:PORT        udp-listen:[HOST:]PORT\n  \
     unix:PATH            unix-listen:PATH\n  \
-    tls:HOST:PORT\n\n\
+    tls:HOST:PORT        ws://HOST[:PORT]/PATH, wss://…  (a client, bytes in binary messages)\n  \
+    peer:TICKET          (of link)\n\n\
     Exit status: 0 done, 1 it failed (one line says why), 2 wrong usage.";
 
 /// Get bytes from one program to another, whatever stands between them.

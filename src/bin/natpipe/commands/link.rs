@@ -4,8 +4,9 @@
 //! the first who sends. With two listening ends both wait.
 
 use anyhow::{Context as _, Result};
+use natpipe::peer::{Node, Peer};
 use natpipe::pipe::{Counters, Relay};
-use natpipe::{Addr, NetConf, Pipe, Proto, pipe_open};
+use natpipe::{Addr, NetConf, Pipe, Proto, Ticket, pipe_open};
 use serde_json::json;
 
 use crate::output::say;
@@ -15,9 +16,15 @@ pub async fn run(a: Spec, b: Spec, json: bool) -> Result<()> {
     anyhow::ensure!(a != b || a != Spec::Stdio, "stdio can be one end only");
     // A server listens before the other end is tried, so that its peer can come meanwhile.
     let (waiting_a, waiting_b) = (Waiting::open(&a, json).await?, Waiting::open(&b, json).await?);
+    let reached = [waiting_a.reached(), waiting_b.reached()];
     let (pipe_a, pipe_b) = tokio::try_join!(waiting_a.peer(), waiting_b.peer())?;
     let (at_a, at_b) = Relay::new(pipe_a.clone(), pipe_b.clone()).wait().await;
     closed(json, at_a, at_b);
+    for (node, peer) in reached.into_iter().flatten() {
+        // The last bytes are on their way until the peer has heard the goodbye.
+        peer.close().await;
+        node.close().await;
+    }
     for (spec, pipe) in [(&a, &pipe_a), (&b, &pipe_b)] {
         if let Some(natpipe::End::Broken(kind)) = pipe.end() {
             anyhow::bail!("{spec} broke: {kind}");
@@ -38,10 +45,14 @@ pub enum Waiting {
     Open(Pipe),
     ForClient(Pipe),
     ForDatagram(Pipe),
+    Reached(Box<(Node, Peer, Pipe)>),
 }
 
 impl Waiting {
     pub async fn open(spec: &Spec, json: bool) -> Result<Self> {
+        if let Spec::Peer(ticket) = spec {
+            return reach(ticket).await.with_context(|| format!("cannot reach {}", ticket.peer()));
+        }
         let pipe = spec.open(NetConf::default()).await?;
         if !spec.listens() {
             return Ok(Self::Open(pipe));
@@ -51,9 +62,18 @@ impl Waiting {
         Ok(if matches!(spec, Spec::UdpListen(_)) { Self::ForDatagram(pipe) } else { Self::ForClient(pipe) })
     }
 
+    /// What stands behind a peer's pipe, and has to part from it at the end.
+    fn reached(&self) -> Option<(Node, Peer)> {
+        match self {
+            Self::Reached(reached) => Some((reached.0.clone(), reached.1.clone())),
+            _ => None,
+        }
+    }
+
     pub async fn peer(self) -> Result<Pipe> {
         match self {
             Self::Open(pipe) => Ok(pipe),
+            Self::Reached(reached) => Ok(reached.2),
             Self::ForClient(server) => {
                 let client = server.accept().await.context("no client came")?;
                 server.stop_listening().await;
@@ -62,6 +82,14 @@ impl Waiting {
             Self::ForDatagram(server) => first_sender(server).await,
         }
     }
+}
+
+/// A stream to whoever made the ticket, by all ways that it names.
+async fn reach(ticket: &Ticket) -> Result<Waiting> {
+    let node = Node::builder().public_stun(true).start().await?;
+    let peer = node.peer(ticket).await?;
+    let pipe = peer.open(natpipe::nat::Proto::Tcp, NetConf::default())?;
+    Ok(Waiting::Reached(Box::new((node, peer, pipe))))
 }
 
 /// Waits for a datagram, and gives a pipe that talks with its sender alone. Datagrams of others that

@@ -103,7 +103,7 @@ async fn join(socket: &SmartSocket, spec: &Spec, json: bool) -> Result<()> {
         Spec::Tcp(at) | Spec::TcpListen(at) => Endpoint::tcp(at.clone()),
         Spec::Unix(path) | Spec::UnixListen(path) => Endpoint::unix(path),
         Spec::Tls(at) => Endpoint::tcp(at.clone()).conf(NetConf::default().use_ssl(true)),
-        Spec::Stdio | Spec::Udp(_) | Spec::UdpListen(_) => {
+        Spec::Stdio | Spec::Udp(_) | Spec::UdpListen(_) | Spec::WebSocket(_) | Spec::Peer(_) => {
             bail!("messages need a stream that others can reach: tcp, unix or tls")
         }
     };
