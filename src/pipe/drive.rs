@@ -24,7 +24,14 @@ pub(crate) async fn drive(core: Arc<Core>) {
     core.life.send_modify(|life| life.ended = Some(end));
     end_queues(&core, end);
     let mut told = Vec::new();
-    tell_links(&core, end, &mut told).await;
+    // Whoever was linked while the end was on its way has what came before it coming.
+    let listeners = core.hub.listeners();
+    tokio::select! {
+        biased;
+        () = core.when(|life| life.closing) => {}
+        () = hand_over(&core, &listeners) => {}
+    }
+    tell_links(&core, end, &listeners, &mut told).await;
     run_ends(&core, end).await;
     if let Some(parent) = &core.parent {
         parent.release_client(core.id);
@@ -162,6 +169,9 @@ async fn put_inbox(core: &Arc<Core>, message: Message) {
 
 /// Gives what the inbox holds to the first listeners, if nobody has called `recv` yet.
 async fn hand_over(core: &Arc<Core>, listeners: &Listeners) {
+    if listeners.is_empty() {
+        return;
+    }
     while !core.hub.is_claimed() && !core.hub.inbox.is_empty() {
         let Some(Ok(message)) = core.hub.inbox.try_take() else { return };
         spread(core, core, listeners, &message).await;
@@ -200,9 +210,10 @@ fn end_queues(core: &Core, end: End) {
     }
 }
 
-/// Carries the end of this pipe over to those that it is linked to.
-async fn tell_links(core: &Arc<Core>, end: End, told: &mut Vec<Pipe>) {
-    for link in &core.hub.listeners().links {
+/// Carries the end of this pipe over to those that it is linked to. One that was linked since the inbox was handed over is told
+/// later, after what is left in it.
+async fn tell_links(core: &Arc<Core>, end: End, listeners: &Listeners, told: &mut Vec<Pipe>) {
+    for link in &listeners.links {
         if !told.iter().any(|known| known.is_same(link)) {
             link.core().source_ended(end).await;
             told.push(link.clone());
@@ -216,10 +227,8 @@ async fn tell_links(core: &Arc<Core>, end: End, told: &mut Vec<Pipe>) {
 async fn late_links(core: &Arc<Core>, end: End, told: &mut Vec<Pipe>) {
     loop {
         let listeners = core.hub.listeners();
-        if !listeners.is_empty() {
-            hand_over(core, &listeners).await;
-            tell_links(core, end, told).await;
-        }
+        hand_over(core, &listeners).await;
+        tell_links(core, end, &listeners, told).await;
         core.hub.attention.wait().await;
     }
 }

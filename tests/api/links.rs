@@ -193,3 +193,24 @@ async fn a_relay_whose_handles_are_gone_lives_until_an_end_does_and_not_longer()
     assert_eq!(soon("the far end hears of it", b.client.ended()).await, End::Finished);
     b.client.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_comes_together_with_the_end_gets_what_came_before_it() {
+    for turn in 0..3000_u32 {
+        let ends = connected(NetConf::default()).await;
+        let (near, far) = Pipe::pair(10_000, NetConf::default()).unwrap();
+        ends.client.send(pattern(3_000)).await.unwrap();
+        ends.client.finish().await.unwrap();
+        // From before the bytes have come until after the end has.
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < Duration::from_micros(u64::from(turn % 100)) {
+            std::hint::spin_loop();
+        }
+        ends.accepted.add_pipe(&near);
+        let mut got = Vec::new();
+        while let Ok(message) = soon("more bytes", far.recv_within(None)).await {
+            got.extend_from_slice(&message.data);
+        }
+        assert!(got == pattern(3_000), "turn {turn}: {} of 3000 bytes", got.len());
+    }
+}

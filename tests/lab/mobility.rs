@@ -64,9 +64,16 @@ async fn receive(pipe: &Pipe) -> (Vec<u8>, usize, Duration) {
     (sum.finish().as_ref().to_vec(), bytes, longest)
 }
 
+/// When the first byte is sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Begin {
+    AtOnce,
+    OnTheBestPath,
+}
+
 /// One way to break something, done by the test's own thread after a third of the bytes. Returns the longest silence, and the
 /// kind of path at the end.
-fn bytes_survive(kinds: [Kind; 2], happens: impl FnOnce(&mut World)) -> (Duration, PathKind) {
+fn bytes_survive(kinds: [Kind; 2], begin: Begin, happens: impl FnOnce(&mut World)) -> (Duration, PathKind) {
     let mut world = World::new(kinds);
     let place = world.meeting.as_ref().unwrap();
     let builder = Node::builder().via(place.url()).stun(place.stun());
@@ -89,9 +96,10 @@ fn bytes_survive(kinds: [Kind; 2], happens: impl FnOnce(&mut World)) -> (Duratio
         let node = builder.start().await.unwrap();
         let peer = timeout(LIMIT, node.peer(&ticket)).await.unwrap().unwrap();
         let mut paths = peer.paths();
-        // A direct one where there can be one; two symmetric NATs stay with the relay.
-        let direct = paths.wait_for(|path| path.as_ref().is_some_and(|path| path.kind != PathKind::Relay));
-        let _found = timeout(Duration::from_secs(3), direct).await.is_ok();
+        if begin == Begin::OnTheBestPath {
+            let best = paths.wait_for(|path| path.as_ref().is_some_and(|path| path.kind == PathKind::TcpPunch));
+            timeout(LIMIT, best).await.unwrap().map(drop).unwrap();
+        }
         let pipe = peer.open(Proto::Tcp, Default::default()).unwrap();
         let mut sum = Context::new(&SHA256);
         for at in 0..PIECES {
@@ -123,7 +131,11 @@ fn runs() -> usize {
 }
 
 fn often(what: &str, kinds: [Kind; 2], happens: impl Fn(&mut World)) -> Vec<PathKind> {
-    let mut seen: Vec<(Duration, PathKind)> = (0..runs()).map(|_| bytes_survive(kinds, &happens)).collect();
+    begun(what, kinds, Begin::OnTheBestPath, happens)
+}
+
+fn begun(what: &str, kinds: [Kind; 2], begin: Begin, happens: impl Fn(&mut World)) -> Vec<PathKind> {
+    let mut seen: Vec<(Duration, PathKind)> = (0..runs()).map(|_| bytes_survive(kinds, begin, &happens)).collect();
     seen.sort_unstable();
     let (median, worst) = (seen[seen.len() / 2].0, seen[seen.len() - 1].0);
     println!("{what}: {} of {}; longest silence: median {median:.0?}, worst {worst:.0?}", seen.len(), runs());
@@ -131,6 +143,12 @@ fn often(what: &str, kinds: [Kind; 2], happens: impl Fn(&mut World)) -> Vec<Path
 }
 
 const HOMES: [Kind; 2] = [Kind::Home, Kind::Home];
+
+#[test]
+fn from_the_relay_everything_moves_to_the_hole_in_the_midst_of_the_bytes() {
+    let kinds = begun("relay to hole", HOMES, Begin::AtOnce, |_| {});
+    assert!(kinds.iter().all(|kind| *kind == PathKind::TcpPunch), "{kinds:?}");
+}
 
 #[test]
 fn when_the_direct_path_is_cut_the_relay_takes_over() {

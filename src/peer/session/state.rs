@@ -249,7 +249,7 @@ impl State {
     /// Chooses another path where the one in use, or the one that was chosen last, says nothing any more, and goes back to a
     /// better one that is well again. The answerer, which can not choose, says that it doubts.
     fn reconsider(&mut self, now: Instant) {
-        if self.closing || !self.greeted {
+        if !self.greeted {
             return;
         }
         let last = match self.role {
