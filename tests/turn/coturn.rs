@@ -44,6 +44,9 @@ impl Coturn {
         args.extend(["--cert".into(), file("cert.pem"), "--pkey".into(), file("key.pem")]);
         args.extend(["-L".into(), ip.to_string(), "-E".into(), ip.to_string(), "-r".into(), "example.org".into()]);
         args.extend(["-p".into(), ports[0].to_string(), "--tls-listening-port".into(), ports[1].to_string()]);
+        // Relayed ports of its own, out of the range from which the system gives the listening ones.
+        let first = 10_000 + number % 70 * 300;
+        args.extend(["--min-port".into(), first.to_string(), "--max-port".into(), (first + 299).to_string()]);
         args.extend(more.iter().map(ToString::to_string));
         let child = launch(&args, &folder, start);
         let [at, tls] = ports.map(|port| SocketAddr::new(ip, port));
