@@ -12,7 +12,7 @@ import sys
 import aioice
 from aioice.candidate import candidate_priority
 
-VERSION = 3
+VERSION = 4
 HELLO, PING, PONG, OFFER = 1, 2, 3, 4
 TCP, REFLEXIVE, IPV6 = 1, 2, 4
 

@@ -11,6 +11,8 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::time::{timeout, timeout_at};
 
 use super::gather::{shared, udp_socket};
+use super::shape::Assigned;
+use crate::nat::Rng;
 use crate::net::{Family, Local, socket};
 use crate::stun::{Event, Message, Proof, Query, Request, Timing, TransactionId, drive_from, next_message};
 
@@ -88,8 +90,15 @@ fn random<const N: usize>() -> [u8; N] {
 }
 
 /// Sockets that no server has seen yet, and the server that each is to be asked from.
-pub(super) fn fresh_udp(local: &Local, server: SocketAddr, count: usize) -> Vec<(UdpSocket, SocketAddr)> {
-    (0..count).filter_map(|_| Some((udp_socket(local, None).ok()?, server))).collect()
+pub(super) fn fresh_udp(local: &Local, server: SocketAddr) -> Vec<(UdpSocket, SocketAddr)> {
+    fresh(local).filter_map(|local| Some((udp_socket(&local, None).ok()?, server))).collect()
+}
+
+/// Where fresh sockets are to be bound; a port that is taken costs one of many.
+fn fresh(local: &Local) -> impl Iterator<Item = Local> {
+    let mut rng = Rng::new(rand::rng().next_u64());
+    let at = |port| Local { addr: SocketAddr::new(local.addr.ip(), port), ..local.clone() };
+    Assigned::samples(&mut rng).into_iter().map(at)
 }
 
 /// The local and the external port of each, in the order in which they were sent from.
@@ -121,9 +130,9 @@ pub(super) async fn tcp(local: &Local, servers: &[SocketAddr]) -> (Vec<TcpStream
 }
 
 /// The local and external ports of fresh connections, in the order in which they were begun.
-pub(super) async fn fresh_tcp(local: &Local, server: SocketAddr, count: usize) -> Vec<(u16, u16)> {
-    let asked = (0..count).map(|_| async {
-        let (stream, mapped) = timeout(PATIENCE, ask_tcp(local, server)).await.ok()?.ok()?;
+pub(super) async fn fresh_tcp(local: &Local, server: SocketAddr) -> Vec<(u16, u16)> {
+    let asked = fresh(local).map(|local| async move {
+        let (stream, mapped) = timeout(PATIENCE, ask_tcp(&local, server)).await.ok()?.ok()?;
         Some((stream.local_addr().ok()?.port(), mapped.port()))
     });
     join_all(asked).await.into_iter().flatten().collect()

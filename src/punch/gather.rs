@@ -14,10 +14,6 @@ use super::shape::{Assigned, Shape};
 use crate::nat::{Proto, own_hops};
 use crate::net::{Family, Local, Route, SocketError, SocketOptions, SocketStep, socket};
 
-/// Fresh mappings that are looked at where a NAT takes another port for each destination: so many tell a block of ports from
-/// all of them, to within a tenth.
-const SAMPLES: usize = 24;
-
 /// Hops after which a packet has left our own NAT and not reached the peer's, where the routers do not tell.
 const HOPS: u8 = 2;
 
@@ -51,10 +47,29 @@ pub(super) struct Gathered {
     pub(super) shape: Option<Shape>,
     /// Which route that is.
     pub(super) shaped: usize,
+    /// Where a plan's sockets are to be bound there, if it matters.
+    pub(super) row: Option<Row>,
     /// After so many hops a packet has left our own NAT.
     pub(super) hops: u8,
     /// When all this was found: a NAT forgets.
     pub(super) at: Instant,
+}
+
+/// Sockets on neighbouring local ports, which get neighbouring external ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    /// The port before the first.
+    pub(super) after: u16,
+    /// Nothing else may be sent before them: the NAT counts only while it sees one after the other.
+    pub(super) alone: bool,
+}
+
+impl Row {
+    /// The local port of one of them.
+    pub(super) fn port(self, at: usize) -> u16 {
+        // 0 is any: a row that would leave the ports is none.
+        u16::try_from(usize::from(self.after) + 1 + at).unwrap_or(0)
+    }
 }
 
 impl Default for Gathered {
@@ -65,6 +80,7 @@ impl Default for Gathered {
             locals: Vec::new(),
             shape: None,
             shaped: 0,
+            row: None,
             hops: HOPS,
             at: Instant::now(),
         }
@@ -97,7 +113,7 @@ impl Gathered {
     fn note(&mut self, at: usize, seen: Seen) {
         self.shape = self.shape.or(seen.shape);
         if self.shape.is_some() && self.shape == seen.shape {
-            (self.shaped, self.hops) = (at, seen.hops.unwrap_or(HOPS));
+            (self.shaped, self.hops, self.row) = (at, seen.hops.unwrap_or(HOPS), seen.row);
         }
     }
 }
@@ -107,6 +123,7 @@ impl Gathered {
 struct Seen {
     shape: Option<Shape>,
     hops: Option<u8>,
+    row: Option<Row>,
 }
 
 /// Sockets on every route, each asked for its external address; those that can not be made are left out unless none can.
@@ -151,8 +168,12 @@ async fn udp(route: &Route, servers: &[SocketAddr]) -> Result<(UdpBase, Seen), S
     let Some(&(server, SocketAddr::V4(v4))) = same.first() else {
         return Ok((UdpBase { socket, local: addr, mapped, fresh: false }, Seen::default()));
     };
-    let fresh = if may_move(addr, &same) { ask::fresh_udp(&local, server, SAMPLES) } else { Vec::new() };
-    let fresh = ask::answers(fresh).await;
+    let (mut hops, mut fresh) = (None, Vec::new());
+    if may_move(addr, &same) {
+        // Before the fresh sockets: some NATs count on from the last one only.
+        hops = own_hops(route, server, PATIENCE / 8).await;
+        fresh = ask::answers(ask::fresh_udp(&local, server)).await;
+    }
     if let Some(by) = Assigned::fresh_by(&fresh) {
         let socket = udp_socket(&local, None)?;
         let addr = registered(&local, socket.local_addr())?;
@@ -161,7 +182,7 @@ async fn udp(route: &Route, servers: &[SocketAddr]) -> Result<(UdpBase, Seen), S
             return Ok((UdpBase { socket, local: addr, mapped, fresh: true }, seen));
         }
     }
-    let seen = seen(route, server, (addr, v4), &same, fresh).await;
+    let seen = seen(hops, (addr, v4), &same, &fresh);
     Ok((UdpBase { socket, local: addr, mapped, fresh: false }, seen))
 }
 
@@ -170,7 +191,8 @@ fn foreseen(local: SocketAddr, ip: Ipv4Addr, by: i32) -> Option<Seen> {
     let port = u16::try_from(i32::from(local.port()) + by).ok().filter(|port| *port != 0)?;
     let addr = SocketAddrV4::new(ip, port);
     tracing::debug!(%addr, by, "our NAT moves ports, and what it gives a fresh socket is foreseen");
-    Some(Seen { shape: Some(Shape { addr, ports: Assigned::Kept }), hops: None })
+    let row = Some(Row { after: local.port(), alone: false });
+    Some(Seen { shape: Some(Shape { addr, ports: Assigned::First }), hops: None, row })
 }
 
 async fn tcp(route: &Route, servers: &[SocketAddr]) -> Result<(TcpBase, Seen), SocketError> {
@@ -181,8 +203,11 @@ async fn tcp(route: &Route, servers: &[SocketAddr]) -> Result<(TcpBase, Seen), S
     let Some(&(server, SocketAddr::V4(v4))) = same.first() else {
         return Ok((TcpBase { local, mapped, _held: held, _servers: streams }, Seen::default()));
     };
-    let moves = may_move(local.addr, &same);
-    let fresh = if moves { ask::fresh_tcp(&wanted, server, SAMPLES).await } else { Vec::new() };
+    let (mut hops, mut fresh) = (None, Vec::new());
+    if may_move(local.addr, &same) {
+        hops = own_hops(route, server, PATIENCE / 8).await;
+        fresh = ask::fresh_tcp(&wanted, server).await;
+    }
     if let Some(by) = Assigned::fresh_by(&fresh) {
         let (held, local) = self::held(&wanted)?;
         if let Some(seen) = foreseen(local.addr, *v4.ip(), by) {
@@ -190,7 +215,7 @@ async fn tcp(route: &Route, servers: &[SocketAddr]) -> Result<(TcpBase, Seen), S
             return Ok((TcpBase { local, mapped, _held: held, _servers: streams }, seen));
         }
     }
-    let seen = seen(route, server, (local.addr, v4), &same, fresh).await;
+    let seen = seen(hops, (local.addr, v4), &same, &fresh);
     Ok((TcpBase { local, mapped, _held: held, _servers: streams }, seen))
 }
 
@@ -213,17 +238,16 @@ fn may_move(local: SocketAddr, same: &SameSocket) -> bool {
     Assigned::may_move(local.port(), &ports(same))
 }
 
-async fn seen(
-    route: &Route,
-    server: SocketAddr,
+fn seen(
+    hops: Option<u8>,
     (local, mapped): (SocketAddr, SocketAddrV4),
     same: &SameSocket,
-    fresh: Vec<(u16, u16)>,
+    fresh: &[(u16, u16)],
 ) -> Seen {
-    let ports = Assigned::of(local.port(), &ports(same), &fresh);
-    let hops = if ports.is_kept() { None } else { own_hops(route, server, PATIENCE / 8).await };
-    tracing::debug!(%mapped, ?ports, ?hops, "what our NAT does");
-    Seen { shape: Some(Shape { addr: mapped, ports }), hops }
+    let ports = Assigned::of(local.port(), &ports(same), fresh);
+    let row = Assigned::row(fresh).map(|after| Row { after, alone: true });
+    tracing::debug!(%mapped, ?ports, ?hops, ?row, "what our NAT does");
+    Seen { shape: Some(Shape { addr: mapped, ports }), hops, row }
 }
 
 /// Several sockets on one port.

@@ -13,7 +13,7 @@ pub(super) const MOST: usize = 4096;
 /// Candidates that are taken of a peer; more are an attempt to make us spray.
 pub(super) const CANDIDATES: usize = 16;
 
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
 /// Where a peer may be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,13 +164,14 @@ impl Candidate {
     }
 }
 
-/// What its NAT does: nothing known, or kept, counted, random, each with what goes with it.
+/// What its NAT does: nothing known, or kept, counted, random, first, each with what goes with it.
 fn encode_shape(shape: Option<Shape>, out: &mut BytesMut) {
     let Some(Shape { addr, ports }) = shape else { return out.put_u8(0) };
     let (kind, a, b) = match ports {
         Assigned::Kept => (1, 0, 0),
         Assigned::Counted { last, by } => (2, last, by.cast_unsigned()),
         Assigned::Random { low, high } => (3, low, high),
+        Assigned::First => (4, 0, 0),
     };
     out.put_u8(kind);
     out.put_slice(&addr.ip().octets());
@@ -190,6 +191,7 @@ fn shape(input: &mut Input<'_>) -> Result<Option<Shape>, MessageError> {
         1 => Assigned::Kept,
         2 if b != 0 => Assigned::Counted { last: a, by: b.cast_signed() },
         3 if a != 0 && a <= b => Assigned::Random { low: a, high: b },
+        4 => Assigned::First,
         _ => return Err(MessageError),
     };
     Ok(is_usable(addr.into()).then_some(Shape { addr, ports }))
@@ -257,8 +259,9 @@ mod tests {
     #[test]
     fn each_message_is_read_as_it_was_written() {
         let tcp = Candidate { proto: Proto::Tcp, kind: CandidateKind::ServerReflexive, ..candidate("[2001:db8::1]:5") };
-        let offers = [None, shape(Assigned::Kept), shape(Assigned::Counted { last: 9, by: -3 })]
-            .map(|shape| Message::Offer { candidates: vec![tcp], shape });
+        let offers =
+            [None, shape(Assigned::Kept), shape(Assigned::First), shape(Assigned::Counted { last: 9, by: -3 })]
+                .map(|shape| Message::Offer { candidates: vec![tcp], shape });
         let others = [hello(), offer(vec![candidate("192.0.2.1:9"), tcp]), Message::Ping, Message::Pong];
         for message in offers.into_iter().chain(others) {
             assert_eq!(Message::decode(&message.encode()), Ok(message));

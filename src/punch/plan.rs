@@ -15,6 +15,8 @@ const MANY: usize = 256;
 const TRIED: usize = 4096;
 /// The same over TCP: each try is a socket. What is tried later reuses the oldest ones.
 const TRIED_TCP: usize = 2048;
+/// Connections per end that a two-sided birthday may take over TCP: enough for two blocks of 512 ports.
+const AFFORDABLE_TCP: u32 = 2_560;
 /// Sockets of an end whose ports are counted.
 const FEW: usize = 32;
 /// How many mappings of others may come in between: 25 were too few where 40 came, 100 enough.
@@ -24,6 +26,10 @@ const FOREIGN: usize = 128;
 const BURNT: usize = 8;
 /// Sockets of each end, where both count; they aim at the middle.
 const LINE: usize = 100;
+/// Sockets, or packets, of an end whose ports are counted, against one whose ports are random: each packet of the other end hits
+/// with the same odds, to however many of our ports it goes, so few enough that the count does not begin anew meanwhile, and
+/// many enough that what others take in between is a small part.
+const WINDOW: usize = 512;
 /// Packets per end that a two-sided birthday may take unasked: a few seconds.
 const AFFORDABLE: u32 = 12_000;
 /// And when it was asked for: 135,000 gave 5 of 5 over all ports.
@@ -91,7 +97,7 @@ impl Plan {
     pub fn new(proto: Proto, ours: Option<Shape>, theirs: Option<Shape>, all_out: bool, seed: u64) -> Self {
         let (Some(ours), Some(theirs)) = (ours, theirs) else { return Self::Meet };
         let (ip, theirs_at) = (*theirs.addr.ip(), theirs.addr);
-        match (ours.ports, theirs.ports) {
+        match (ours.against(theirs.ports), theirs.against(ours.ports)) {
             (Assigned::Kept, Assigned::Kept) => Self::Meet,
             (Assigned::Counted { .. }, Assigned::Kept) => Self::Open { sockets: FEW, to: theirs.addr.into() },
             (Assigned::Random { .. }, Assigned::Kept) => Self::Open { sockets: MANY, to: theirs.addr.into() },
@@ -115,20 +121,26 @@ impl Plan {
 
     fn cross(proto: Proto, ours: Assigned, theirs: Assigned, at: SocketAddrV4, all_out: bool, seed: u64) -> Self {
         let (packets, ip) = (packets(ours, theirs), *at.ip());
-        let most = if all_out { ALL_OUT } else { AFFORDABLE };
-        // Over TCP each packet would be a socket.
-        if proto == Proto::Tcp {
-            return Self::Hopeless { packets };
-        }
+        let most = match proto {
+            // Each packet is a socket.
+            Proto::Tcp if packets > AFFORDABLE_TCP => return Self::Hopeless { packets },
+            Proto::Tcp => AFFORDABLE_TCP,
+            Proto::Udp if all_out => ALL_OUT,
+            Proto::Udp => AFFORDABLE,
+        };
         if packets > most {
-            let ports = guesses(theirs, TRIED as u32, TRIED, seed);
+            let ports = guesses(theirs, TRIED, seed);
             return Self::Either { sockets: MANY, to: at.into(), ports, packets };
         }
-        let sockets = f64::from(packets).sqrt().ceil().clamp(16.0, MANY as f64);
-        let each = (f64::from(packets) / sockets).ceil() as usize;
+        let own = match ours {
+            Assigned::Counted { .. } => f64::from(packets).min(WINDOW as f64),
+            _ => f64::from(packets),
+        };
+        let sockets = own.sqrt().ceil().clamp(16.0, MANY as f64);
+        let each = (own / sockets).ceil() as usize;
         let sockets = sockets as usize;
         let mut rng = Rng::new(seed);
-        let lists: Vec<Vec<u16>> = (0..sockets).map(|_| guesses(theirs, packets, each, rng.word())).collect();
+        let lists: Vec<Vec<u16>> = (0..sockets).map(|_| guesses(theirs, each, rng.word())).collect();
         let ports = (0..each).flat_map(|at| lists.iter().filter_map(move |list| list.get(at).copied())).collect();
         Self::Cross { sockets, ip, ports }
     }
@@ -212,18 +224,18 @@ fn packets(ours: Assigned, theirs: Assigned) -> u32 {
     (needed * MARGIN).ceil() as u32
 }
 
-/// Different ports that the peer's NAT may take, as many as one socket tries, where the peer sends so many packets.
-fn guesses(theirs: Assigned, packets: u32, each: usize, seed: u64) -> Vec<u16> {
+/// Different ports that the peer's NAT may take, as many as one socket tries.
+fn guesses(theirs: Assigned, each: usize, seed: u64) -> Vec<u16> {
     match theirs {
         Assigned::Random { low, high } => draw(low, high, each, seed),
         // Each of their packets takes one more port.
         Assigned::Counted { last, by } => {
-            let mut all: Vec<u16> = ahead(last, by, packets as usize).collect();
+            let mut all: Vec<u16> = ahead(last, by, WINDOW.max(each)).collect();
             shuffle(&mut all, seed);
             all.truncate(each);
             all
         }
-        Assigned::Kept => Vec::new(),
+        Assigned::Kept | Assigned::First => Vec::new(),
     }
 }
 
@@ -316,7 +328,7 @@ mod tests {
                 match own {
                     Assigned::Counted { last, .. } => last + next,
                     Assigned::Random { low, high } => rng.port(low, high),
-                    Assigned::Kept => unreachable!(),
+                    Assigned::Kept | Assigned::First => unreachable!(),
                 }
             };
             let of_sockets: Vec<u16> = (0..sockets).map(|_| if by == By::Address { port() } else { 0 }).collect();
@@ -355,6 +367,19 @@ mod tests {
         assert!(plan.to_string().contains("use a relay") && plan.is_hopeless() && plan.cost() < 5_000);
         let asked = Plan::new(Proto::Udp, shape(ALL), shape(ALL), true, 7);
         assert!((111_000..=ALL_OUT as usize + 1000).contains(&asked.cost()), "{}", asked.cost());
-        assert!(matches!(Plan::new(Proto::Tcp, shape(BLOCK), shape(BLOCK), true, 7), Plan::Hopeless { .. }));
+        let tcp = |a, b| Plan::new(Proto::Tcp, shape(a), shape(b), true, 7);
+        assert!(matches!(tcp(ALL, BLOCK), Plan::Hopeless { .. }));
+        assert!(matches!(tcp(BLOCK, BLOCK), Plan::Cross { ports, .. } if ports.len() < AFFORDABLE_TCP as usize));
+    }
+
+    #[test]
+    fn a_first_destination_is_enough_or_one_of_many() {
+        assert_eq!(both(Assigned::First, Assigned::Kept), (Plan::Meet, Plan::Meet));
+        assert_eq!(both(Assigned::First, Assigned::First), (Plan::Meet, Plan::Meet));
+        let (Plan::Cross { ports: ours, .. }, Plan::Cross { ports: theirs, .. }) = both(Assigned::First, COUNTED)
+        else {
+            panic!()
+        };
+        assert!(ours.iter().all(|port| *port == 41060) && theirs.iter().all(|port| *port == 5060));
     }
 }

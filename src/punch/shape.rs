@@ -4,13 +4,21 @@ use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use crate::nat::probe::{Sample, delta};
-use crate::nat::{Delta, Finding};
+use crate::nat::{Delta, Finding, Rng};
 
 /// Fewer fresh mappings say nothing about the range that ports are taken from.
 const FEWEST: usize = 8;
 
 /// A range over this is as good as all ports.
 const WIDE: u32 = 32_768;
+
+/// Fresh sockets that are looked at where a NAT takes another port for each destination: so many tell a block of ports from
+/// all of them, to within a tenth. They are runs of neighbours: some NATs count only while their host's own ports do.
+const RUNS: u16 = 4;
+const RUN: u16 = 6;
+
+/// Local ports as a kernel chooses them for who does not care, with room for neighbours.
+const LOCAL: (u16, u16) = (32_768, 60_000);
 
 /// Ports below are not assigned.
 pub(super) const LOWEST: u16 = 1024;
@@ -29,6 +37,9 @@ pub struct Shape {
 pub enum Assigned {
     /// The same one for every destination, or nothing shows otherwise.
     Kept,
+    /// The one that is said for a fresh socket's first destination, and others for all that follow. A socket on the next local
+    /// port gets the next one.
+    First,
     /// Counted on from the last one seen, by so much for each new destination.
     Counted {
         /// The last one seen.
@@ -45,7 +56,31 @@ pub enum Assigned {
     },
 }
 
+impl Shape {
+    /// How ports are taken, as far as it matters to a peer whose NAT takes them like that: a first destination is enough where
+    /// one packet is, and where the peer's port is not known beforehand, neighbouring sockets with one each are.
+    pub fn against(self, peer: Assigned) -> Assigned {
+        match (self.ports, peer) {
+            (Assigned::First, Assigned::Counted { .. }) => Assigned::Counted { last: self.addr.port(), by: 1 },
+            (Assigned::First, _) => Assigned::Kept,
+            (ports, _) => ports,
+        }
+    }
+}
+
 impl Assigned {
+    /// The local ports of the fresh sockets, in the order in which they are to be sent from.
+    pub fn samples(rng: &mut Rng) -> Vec<u16> {
+        (0..RUNS).map(|_| rng.port(LOCAL.0, LOCAL.1)).flat_map(|first| first..first + RUN).collect()
+    }
+
+    /// Where a NAT counts only while its host's own ports go up one by one: the last of the fresh sockets' ports. Sockets on the
+    /// ports that follow get the counted ones if nothing else is sent before.
+    pub fn row(fresh: &[(u16, u16)]) -> Option<u16> {
+        let row = matches!(delta(&samples(fresh)), Finding::Known(Delta::Dependent(_)));
+        fresh.last().map(|(local, _)| *local).filter(|_| row)
+    }
+
     /// Whether the ports that servers saw of one socket leave it open that its NAT takes another one for each destination: they
     /// differ, or only one answered (the others' silence says nothing) and it saw another port than `local`, the socket's own.
     /// Then fresh sockets show how the NAT chooses.
@@ -73,12 +108,9 @@ impl Assigned {
         if !Self::may_move(local, same) {
             return Self::Kept;
         }
-        let samples: Vec<Sample> = (0..)
-            .zip(fresh)
-            .map(|(order, (local, mapped))| Sample { order, at: Duration::ZERO, local: *local, mapped: *mapped })
-            .collect();
-        match (delta(&samples), fresh.last()) {
-            (Finding::Known(Delta::Independent(by)), Some((_, last))) => match i16::try_from(by) {
+        match (delta(&samples(fresh)), fresh.last()) {
+            (Finding::Known(Delta::Independent(by) | Delta::Dependent(by)), Some((_, last))) => match i16::try_from(by)
+            {
                 Ok(by) if by != 0 => Self::Counted { last: *last, by },
                 _ => Self::anywhere(same, fresh),
             },
@@ -104,6 +136,16 @@ impl Assigned {
     pub fn is_kept(self) -> bool {
         self == Self::Kept
     }
+}
+
+fn samples(fresh: &[(u16, u16)]) -> Vec<Sample> {
+    let sample = |(order, (local, mapped)): (u32, &(u16, u16))| Sample {
+        order,
+        at: Duration::ZERO,
+        local: *local,
+        mapped: *mapped,
+    };
+    (0..).zip(fresh).map(sample).collect()
 }
 
 #[cfg(test)]
@@ -151,6 +193,30 @@ mod tests {
             Assigned::of(4, &[40100, 40098], &fresh((0..24).map(|at| 40096 - 2 * at))),
             Assigned::Counted { last: 40050, by: -2 }
         );
+    }
+
+    #[test]
+    fn ports_that_count_while_the_hosts_own_do_are_foreseen_and_where_that_goes_on() {
+        let mut rng = Rng::new(5);
+        let (mut last, mut mapped) = (0, 0);
+        let mut seen = Vec::new();
+        for local in Assigned::samples(&mut rng) {
+            mapped = if local == last + 1 { mapped - 2 } else { rng.port(1024, 65535) };
+            last = local;
+            seen.push((local, mapped));
+        }
+        assert_eq!(Assigned::of(4, &[9000, 30000], &seen), Assigned::Counted { last: mapped, by: -2 });
+        assert_eq!(Assigned::row(&seen), Some(last));
+        assert_eq!(Assigned::row(&fresh(40002..40026)), None, "they count whatever the host's own do");
+    }
+
+    #[test]
+    fn a_first_destination_counts_as_kept_unless_the_peers_port_is_not_known() {
+        let shape = Shape { addr: "192.0.2.1:5000".parse().unwrap(), ports: Assigned::First };
+        assert_eq!(shape.against(Assigned::Kept), Assigned::Kept);
+        assert_eq!(shape.against(Assigned::First), Assigned::Kept);
+        let counted = Assigned::Counted { last: 9, by: 3 };
+        assert_eq!(shape.against(counted), Assigned::Counted { last: 5000, by: 1 });
     }
 
     #[test]

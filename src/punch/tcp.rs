@@ -62,16 +62,23 @@ struct Proofs {
 pub(super) async fn dig(gathered: Gathered, agreed: Agreed, plan: &Plan, effort: &Effort) -> Dug {
     let mut making = Nursery::new(&Handle::current());
     let pauses = if effort.by_hand { pause_by_hand } else { pause };
+    let volley = Volley::of(Proto::Tcp, plan, Instant::now());
+    let held = volley.as_ref().and_then(Volley::opened).filter(|_| gathered.row.is_some_and(|row| row.alone));
     for base in &gathered.tcp {
         if let Ok(listener) = listen(&base.local) {
             making.begin(accept(listener));
         }
         for candidate in agreed.candidates.iter().filter(|c| c.addr.is_ipv4() == base.local.addr.is_ipv4()) {
             let call = Call { local: base.local.clone(), to: candidate.addr, tried: 0, pauses };
-            making.begin(connect(call, effort.clone()));
+            let connected = connect(call, effort.clone());
+            making.begin(async move {
+                if let Some(held) = held {
+                    sleep_until(held.into()).await;
+                }
+                connected.await
+            });
         }
     }
-    let volley = Volley::of(Proto::Tcp, plan, Instant::now());
     let many = Many { volley, plan, gathered: &gathered };
     let proofs = Arc::new(Proofs::new(&agreed.ours, &agreed.theirs));
     let (local, peer, stream) = choose(making, many, proofs, agreed.controlling, effort).await;
@@ -119,14 +126,17 @@ impl Many<'_> {
             return Vec::new();
         };
         let call = |shot: Shot| {
-            let (local, to) = match self.plan {
-                Plan::Open { to, .. } => (fresh, *to),
-                Plan::Cross { ip, ports, .. } => (fresh, (*ip, ports[shot.target]).into()),
-                Plan::Spray { ip, ports } => (&base.local, (*ip, ports[shot.target]).into()),
+            let (mut local, to) = match self.plan {
+                Plan::Open { to, .. } => (fresh.clone(), *to),
+                Plan::Cross { ip, ports, .. } => (fresh.clone(), (*ip, ports[shot.target]).into()),
+                Plan::Spray { ip, ports } => (base.local.clone(), (*ip, ports[shot.target]).into()),
                 // Over TCP it is no plan.
                 Plan::Meet | Plan::Either { .. } | Plan::Hopeless { .. } => return None,
             };
-            Some(Call { local: local.clone(), to, tried: 0, pauses: pause_many })
+            if let Some(row) = self.gathered.row.filter(|_| !shot.sprays) {
+                local.addr.set_port(row.port(shot.target));
+            }
+            Some(Call { local, to, tried: 0, pauses: pause_many })
         };
         shots.into_iter().filter_map(call).collect()
     }

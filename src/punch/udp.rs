@@ -51,6 +51,9 @@ const IDLE: Duration = Duration::from_millis(500);
 /// Sends one packet that dies before the peer's NAT to each place where the peer may be: our NAT lets the peer's packets in from
 /// then on, and no router at the peer's end sees ours before the peer has sent its own, which some would hold against it.
 pub(super) fn prime(gathered: &Gathered, candidates: &[Candidate], effort: &Effort) {
+    if gathered.row.is_some_and(|row| row.alone) {
+        return;
+    }
     for base in gathered.udp.iter().filter(|base| base.local.is_ipv4()) {
         let outside = candidates.iter().filter(|candidate| !Scope::of(candidate.addr.ip()).is_inside());
         for candidate in outside.filter(|candidate| candidate.addr.is_ipv4()) {
@@ -84,10 +87,11 @@ pub(super) async fn dig(gathered: Gathered, agreed: Agreed, plan: &Plan, effort:
         _ => Vec::new(),
     };
     let volley = Volley::of(Proto::Udp, plan, Instant::now());
+    let held = volley.as_ref().and_then(Volley::opened).filter(|_| gathered.row.is_some_and(|row| row.alone));
     let bases = gathered.udp;
     let controlling = agreed.controlling;
     let agent = agent(&bases, agreed, by_hand);
-    let mut dig = Dig { agent, bases, many, volley, check, hops, shaped, effort, nominated: None };
+    let mut dig = Dig { agent, bases, many, volley, held, check, hops, shaped, effort, nominated: None };
     let (local, peer) = dig.nominate(plan).await;
     let mut agent = dig.agent;
     if by_hand {
@@ -116,15 +120,19 @@ fn settle(agent: &mut IceAgent, controlling: bool, local: SocketAddr, peer: Sock
 /// More sockets beside the one whose NAT takes another port for each destination, as many as there can be.
 fn open(gathered: &Gathered, count: usize) -> Vec<Option<UdpBase>> {
     let Some(base) = gathered.udp.get(gathered.shaped) else { return Vec::new() };
-    let local = Local { addr: SocketAddr::new(base.local.ip(), 0), ..gathered.locals[gathered.shaped].clone() };
+    let port = |at| gathered.row.map_or(0, |row| row.port(at));
     let mut many = Vec::new();
-    for _ in 0..count {
+    for at in 0..count {
+        let addr = SocketAddr::new(base.local.ip(), port(at));
+        let local = Local { addr, ..gathered.locals[gathered.shaped].clone() };
         let made = udp_socket(&local, None).ok().and_then(|socket| {
             let local = socket.local_addr().ok()?;
             Some(UdpBase { socket, local, mapped: None, fresh: false })
         });
         match made {
             Some(base) => many.push(Some(base)),
+            // The port may be taken: one of many.
+            None if port(at) != 0 => many.push(None),
             None => break,
         }
     }
@@ -181,6 +189,8 @@ struct Dig<'a> {
     /// Those that only the plan uses; one that the peer is heard on becomes a base.
     many: Vec<Option<UdpBase>>,
     volley: Option<Volley>,
+    /// ICE begins then.
+    held: Option<Instant>,
     check: Vec<u8>,
     hops: u8,
     shaped: usize,
@@ -191,7 +201,9 @@ struct Dig<'a> {
 impl Dig<'_> {
     /// Until a pair is nominated.
     async fn nominate(&mut self, plan: &Plan) -> (SocketAddr, SocketAddr) {
-        self.agent.handle_timeout(Instant::now());
+        if self.held.is_none() {
+            self.agent.handle_timeout(Instant::now());
+        }
         loop {
             self.transmit();
             if let Some(nominated) = self.nominated {
@@ -204,7 +216,7 @@ impl Dig<'_> {
 
     /// One packet, or one timer.
     async fn turn(&mut self) {
-        let next = self.agent.poll_timeout().unwrap_or_else(|| Instant::now() + IDLE);
+        let next = self.held.or_else(|| self.agent.poll_timeout()).unwrap_or_else(|| Instant::now() + IDLE);
         let shot = self.volley.as_ref().and_then(Volley::poll_timeout);
         let mut buf = [0; ROOM];
         let received = tokio::select! {
@@ -213,7 +225,10 @@ impl Dig<'_> {
         };
         match received {
             Some((at, from, len)) => self.hear(at, from, &buf[..len]),
-            None if Instant::now() >= next => self.agent.handle_timeout(Instant::now()),
+            None if Instant::now() >= next => {
+                self.held = None;
+                self.agent.handle_timeout(Instant::now());
+            }
             None => {}
         }
     }

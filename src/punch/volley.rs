@@ -105,6 +105,11 @@ impl Volley {
         self.rounds.last().map(Round::ends)
     }
 
+    /// When the first round is over.
+    pub fn opened(&self) -> Option<Instant> {
+        self.rounds.first().map(Round::ends)
+    }
+
     /// When there is something to send again; `None` when all is sent.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let round = self.rounds.first()?;

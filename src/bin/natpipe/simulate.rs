@@ -12,9 +12,6 @@ use natpipe::nat::probe::Change;
 use natpipe::nat::{Packet, Proto, Rng, TTL};
 use natpipe::punch::{Assigned, Plan, Shape, Shot, Volley};
 
-/// Fresh sockets that are looked at where the NAT takes another port for each destination, as in a real punch.
-const SAMPLES: usize = 24;
-
 /// A request is sent again after these; then who is silent is left out.
 const ASKS: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(700)];
@@ -112,6 +109,10 @@ struct End {
     asking: Duration,
     found: Option<Found>,
     pairs: Vec<Pair>,
+    /// The plan's sockets are on the ports after this one.
+    row: Option<u16>,
+    /// Nothing else is sent before they are.
+    alone: bool,
     /// The plan's sockets, as far as they have been used.
     many: BTreeMap<usize, u16>,
     plan: Plan,
@@ -138,6 +139,8 @@ impl End {
             asking: Duration::ZERO,
             found: None,
             pairs: Vec::new(),
+            row: None,
+            alone: false,
             many: BTreeMap::new(),
             plan: Plan::Meet,
             volley: None,
@@ -199,7 +202,7 @@ impl End {
             return;
         }
         if self.samples.is_empty() && Assigned::may_move(self.base, &self.same()) {
-            self.samples = (0..SAMPLES).map(|_| (port(&mut self.rng), None)).collect();
+            self.samples = Assigned::samples(&mut self.rng).into_iter().map(|port| (port, None)).collect();
             (self.asked, self.asking) = (0, now);
             self.ask();
             return;
@@ -214,8 +217,11 @@ impl End {
         let mut shape = Shape { addr: mapped, ports: Assigned::of(self.base, &self.same(), &fresh) };
         if let Some(by) = Assigned::fresh_by(&fresh) {
             self.base = port(&mut self.rng);
-            shape = Shape { addr: mapped, ports: Assigned::Kept };
+            shape = Shape { addr: mapped, ports: Assigned::First };
             shape.addr.set_port((i32::from(self.base) + by) as u16);
+            self.row = Some(self.base);
+        } else if let Some(after) = Assigned::row(&fresh) {
+            (self.row, self.alone) = (Some(after), true);
         }
         let mut candidates = vec![shape.addr.into(), host(self.base)];
         candidates.dedup();
@@ -231,11 +237,12 @@ impl End {
         self.volley = Volley::of(Proto::Udp, &self.plan, epoch + now + MARGIN);
         self.epoch = Some(epoch);
         self.sent = 0;
+        let held = self.volley.as_ref().and_then(Volley::opened).filter(|_| self.alone).map(|at| at - epoch);
         for to in &theirs.candidates {
-            if !is_inside(to.ip()) {
+            if !is_inside(to.ip()) && !self.alone {
                 self.send(self.base, *to, b"", Some(HOPS));
             }
-            self.pairs.push(Pair { port: self.base, to: *to, sent: 0, due: now + MARGIN });
+            self.pairs.push(Pair { port: self.base, to: *to, sent: 0, due: held.unwrap_or(now + MARGIN) });
         }
         self.volley.as_ref().and_then(Volley::ends).map_or(now, |ends| ends - epoch)
     }
@@ -265,8 +272,9 @@ impl End {
     }
 
     fn socket(&mut self, shot: Shot) -> u16 {
-        let rng = &mut self.rng;
-        *self.many.entry(shot.socket).or_insert_with(|| port(rng))
+        let (rng, row) = (&mut self.rng, self.row);
+        let make = || row.map_or_else(|| port(rng), |after| after + 1 + shot.socket as u16);
+        *self.many.entry(shot.socket).or_insert_with(make)
     }
 }
 

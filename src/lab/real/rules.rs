@@ -15,6 +15,9 @@ pub(crate) const LAN: &str = "lan";
 const MAPPED_PORTS: u16 = 4096;
 /// The first of them, below the ports that hosts choose by themselves (32768 and up), so that the two differ.
 const FIRST_MAPPED: u16 = 20_000;
+/// The same where ports are counted: so many that the count rarely begins anew while somebody looks.
+const COUNTED_PORTS: u16 = 16_384;
+const FIRST_COUNTED: u16 = 10_000;
 /// What [`Kind::NonPreserving`] hands out: above what hosts choose by themselves (up to 60999).
 const NON_PRESERVING: &str = "61000-65535";
 /// A carrier's ports, and how many each host gets of them.
@@ -111,11 +114,16 @@ impl Router {
             Kind::Home | Kind::Linux | Kind::Rejecting | Kind::ShortLived | Kind::DualStack | Kind::Nat64 => home,
             Kind::NonPreserving => Parts { post: source("masquerade to", &format!(":{NON_PRESERVING}")), ..home },
             Kind::SymmetricRandom => Parts { post: random(), ..home },
-            Kind::SymmetricSequential => Parts { post: self.mapped("numgen inc", |n| n), ..home },
-            Kind::SymmetricDescending => Parts { post: self.mapped("numgen inc", |n| MAPPED_PORTS - 1 - n), ..home },
+            Kind::SymmetricSequential => {
+                Parts { post: self.mapped("numgen inc", COUNTED_PORTS, |n| FIRST_COUNTED + n), ..home }
+            }
+            Kind::SymmetricDescending => Parts {
+                post: self.mapped("numgen inc", COUNTED_PORTS, |n| FIRST_COUNTED + COUNTED_PORTS - 1 - n),
+                ..home
+            },
             Kind::AddressDependent => {
                 let hash = "jhash ip saddr . th sport . ip daddr";
-                Parts { post: self.mapped(hash, |n| n), ..home }
+                Parts { post: self.mapped(hash, MAPPED_PORTS, |n| FIRST_MAPPED + n), ..home }
             }
             Kind::PortBlock => Parts { post: self.blocks(), ..home },
             Kind::PortBlockSymmetric => {
@@ -142,9 +150,9 @@ impl Router {
     }
 
     /// Each new flow's port is looked up by this key.
-    fn mapped(&self, key: &str, port: impl Fn(u16) -> u16) -> Vec<String> {
-        let modulus = format!("mod {MAPPED_PORTS}");
-        let pairs: Vec<String> = (0..MAPPED_PORTS).map(|n| format!("{n} : {}", FIRST_MAPPED + port(n))).collect();
+    fn mapped(&self, key: &str, count: u16, port: impl Fn(u16) -> u16) -> Vec<String> {
+        let modulus = format!("mod {count}");
+        let pairs: Vec<String> = (0..count).map(|n| format!("{n} : {}", port(n))).collect();
         let table = pairs.join(", ");
         source("snat ip to", &format!("{} : {key} {modulus} map {{ {table} }}", self.address))
     }

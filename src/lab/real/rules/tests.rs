@@ -37,13 +37,18 @@ fn only_what_is_firewalled_speaks_of_ipv6() {
 
 #[test]
 fn maps_have_a_port_for_every_number_and_none_twice() {
-    for kind in [Kind::SymmetricSequential, Kind::SymmetricDescending, Kind::AddressDependent] {
+    let counted = (COUNTED_PORTS, FIRST_COUNTED);
+    for (kind, (count, first)) in [
+        (Kind::SymmetricSequential, counted),
+        (Kind::SymmetricDescending, counted),
+        (Kind::AddressDependent, (MAPPED_PORTS, FIRST_MAPPED)),
+    ] {
         let text = ruleset(kind);
         let (_, map) = text.split_once("map {").unwrap();
         let (map, _) = map.split_once('}').unwrap();
         let ports: std::collections::BTreeSet<u16> =
             map.split(',').map(|pair| pair.split_once(':').unwrap().1.trim().parse().unwrap()).collect();
-        assert_eq!(ports.len(), usize::from(MAPPED_PORTS), "{kind}");
-        assert!(ports.iter().all(|port| (FIRST_MAPPED..FIRST_MAPPED + MAPPED_PORTS).contains(port)));
+        assert_eq!(ports.len(), usize::from(count), "{kind}");
+        assert!(ports.iter().all(|port| (first..first + count).contains(port)));
     }
 }
