@@ -49,8 +49,8 @@ def read_hello(body):
 
 
 def offer(candidates):
-    """The candidates, and nothing about the NAT."""
-    body = bytes([len(candidates)])
+    """That these are all, the candidates, and nothing about the NAT."""
+    body = bytes([0, len(candidates)])
     for candidate in candidates:
         flags = REFLEXIVE if candidate.type == "srflx" else 0
         body += bytes([flags]) + ipaddress.IPv4Address(candidate.host).packed + struct.pack(">H", candidate.port)
@@ -58,8 +58,8 @@ def offer(candidates):
 
 
 def read_offer(body):
-    found, rest = [], body[1:]
-    for at in range(body[0]):
+    found, rest = [], body[2:]
+    for at in range(body[1]):
         flags, size = rest[0], 16 if rest[0] & IPV6 else 4
         address, rest = ipaddress.ip_address(rest[1 : 1 + size]), rest[1 + size :]
         (port,), rest = struct.unpack(">H", rest[:2]), rest[2:]

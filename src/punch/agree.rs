@@ -3,16 +3,14 @@
 //! No end says "go". Each knows when it has sent its candidates, when the other's came, and how long a message takes, and so
 //! the instant at which both have everything: that is when both begin. No clock is compared.
 
-use std::future::{Future, pending};
-use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use is::IceCreds;
 use rand::Rng as _;
 use tokio::time::{sleep_until, timeout};
 
-use super::gather::Gathered;
-use super::message::{Candidate, Message};
+use super::gather::{Gathered, Gathering};
+use super::message::{CANDIDATES, Candidate, Message};
 use super::shape::Shape;
 use super::{Channel, PunchError, SILENCE};
 
@@ -45,6 +43,8 @@ pub(super) struct Agreed {
     pub(super) candidates: Vec<Candidate>,
     /// Of the peer.
     pub(super) shape: Option<Shape>,
+    /// It may find more candidates.
+    pub(super) more: bool,
     /// Over the channel.
     pub(super) round_trip: Duration,
 }
@@ -62,37 +62,47 @@ struct Heard {
     answered: Option<Instant>,
     /// When ours was sent.
     offered: Option<Instant>,
-    /// With the time when it came.
-    offer: Option<(Vec<Candidate>, Option<Shape>, Instant)>,
+    offer: Option<Offered>,
     pings: u8,
+}
+
+/// What the peer has offered, and when that came.
+#[derive(Debug)]
+struct Offered {
+    more: bool,
+    candidates: Vec<Candidate>,
+    shape: Option<Shape>,
+    at: Instant,
 }
 
 /// Talks until both may begin, and returns then. `ready` is called when both ends' candidates are known, which is
 /// before that.
-pub(super) async fn agree<G: Future<Output = Result<Gathered, PunchError>>>(
+pub(super) async fn agree<'a>(
     channel: &mut impl Channel,
     patience: Duration,
-    gather: impl Fn() -> G,
+    gathering: &mut Gathering<'a>,
+    anew: impl Fn() -> Gathering<'a>,
     ready: impl Fn(&Gathered, &[Candidate]),
 ) -> Result<(Gathered, Agreed), PunchError> {
     let (tie, ours) = (rand::rng().next_u64(), IceCreds::new());
     let hello = Message::Hello { tie, ufrag: ours.ufrag.clone(), password: ours.pass.clone() };
     say(channel, &hello, "greeting the peer").await?;
     let mut heard = Heard::new(tie, Instant::now());
-    let mut gathering = pin!(gather());
     let (mut gathered, mut primed): (Option<Gathered>, bool) = (None, false);
     loop {
         if let Some(found) = gathered.as_ref().filter(|_| heard.hello.is_some() && heard.offered.is_none()) {
             if found.at.elapsed() > FRESH {
                 gathered = None;
-                gathering.set(gather());
+                *gathering = anew();
             } else {
-                let offer = Message::Offer { candidates: found.offered(), shape: found.shape };
+                let more = gathering.is_looking();
+                let offer = Message::Offer { more, candidates: found.offered(), shape: found.shape };
                 say(channel, &offer, "sending candidates").await?;
                 heard.offered = Some(Instant::now());
             }
         }
-        if let (Some(found), Some(_), Some((candidates, ..)), false) = (&gathered, heard.offered, &heard.offer, primed)
+        if let (Some(found), Some(_), Some(Offered { candidates, .. }), false) =
+            (&gathered, heard.offered, &heard.offer, primed)
         {
             ready(found, candidates);
             primed = true;
@@ -119,25 +129,12 @@ pub(super) async fn agree<G: Future<Output = Result<Gathered, PunchError>>>(
                     None => {}
                 }
             }
-            found = &mut gathering, if gathered.is_none() => gathered = Some(found?),
+            found = gathering.first(), if gathered.is_none() => gathered = Some(found?),
             () = sleep_until(begin.unwrap_or_else(Instant::now).into()), if begin.is_some() => break,
         }
     }
     let agreed = heard.agreed(ours);
     gathered.zip(agreed).ok_or(PunchError::OutOfTurn("beginning"))
-}
-
-/// Answers the peer for as long as it is polled: it may still measure when we have begun.
-pub(super) async fn answer<T>(channel: &mut impl Channel) -> T {
-    for _ in 0..PINGS {
-        match channel.recv().await.map(|bytes| Message::decode(&bytes)) {
-            Ok(Ok(Message::Ping)) if channel.send(Message::Pong.encode()).await.is_ok() => {}
-            // It has served its purpose: that it ends now is no failure.
-            Err(_) => break,
-            _ => {}
-        }
-    }
-    pending().await
 }
 
 /// What is to be said at once.
@@ -164,7 +161,7 @@ impl Heard {
     fn begin(&self) -> Option<Instant> {
         let one_way = self.round_trip? / 2;
         let there = |sent: Instant| sent + one_way;
-        let known = [Some(there(self.offered?)), Some(self.offer.as_ref()?.2), self.answered.map(there)];
+        let known = [Some(there(self.offered?)), Some(self.offer.as_ref()?.at), self.answered.map(there)];
         Some(known.into_iter().flatten().max()? + margin(one_way))
     }
 
@@ -203,8 +200,15 @@ impl Heard {
                 }
                 self.round_trip = Some(took);
             }
-            Message::Offer { candidates, shape } if self.hello.is_some() && self.offer.is_none() => {
-                self.offer = Some((candidates, shape, now));
+            Message::Offer { more, candidates, shape } if self.hello.is_some() && self.offer.is_none() => {
+                self.offer = Some(Offered { more, candidates, shape, at: now });
+            }
+            // Those that are found before both begin.
+            Message::More { candidates } => {
+                let offered = self.offer.as_mut().filter(|offered| offered.more);
+                let Some(offered) = offered else { return Err(PunchError::OutOfTurn(doing)) };
+                offered.candidates.extend(candidates);
+                offered.candidates.truncate(CANDIDATES);
             }
             _ => return Err(PunchError::OutOfTurn(doing)),
         }
@@ -212,9 +216,9 @@ impl Heard {
     }
 
     fn agreed(self, ours: IceCreds) -> Option<Agreed> {
-        let ((theirs_tie, theirs, _), (candidates, shape, _)) = self.hello.zip(self.offer)?;
+        let ((theirs_tie, theirs, _), Offered { more, candidates, shape, .. }) = self.hello.zip(self.offer)?;
         let (tie, round_trip) = (self.tie, self.round_trip?);
-        Some(Agreed { controlling: tie > theirs_tie, tie, ours, theirs, candidates, shape, round_trip })
+        Some(Agreed { controlling: tie > theirs_tie, tie, ours, theirs, candidates, shape, more, round_trip })
     }
 }
 
@@ -240,7 +244,7 @@ mod tests {
     }
 
     fn offer() -> Message {
-        Message::Offer { candidates: Vec::new(), shape: None }
+        Message::Offer { more: false, candidates: Vec::new(), shape: None }
     }
 
     /// Two ends at a distance, one of which starts later; how long each takes to find its addresses. When each begins.

@@ -8,8 +8,9 @@ use rand::Rng as _;
 use tokio::time::sleep;
 
 use super::agree::Agreed;
-use super::gather::{self, Gathered};
+use super::gather::{Gathered, Gathering};
 use super::message::{Message, read_words, words};
+use super::trickle::Later;
 use super::{Effort, PunchError, Punched, Puncher, ask, udp};
 use crate::nat::Proto;
 
@@ -37,7 +38,7 @@ impl Puncher {
     /// [`PunchError::NoRoute`] and [`PunchError::Socket`].
     pub async fn by_hand(&self, proto: Proto) -> Result<ByHand, PunchError> {
         let begun = Instant::now();
-        let gathered = gather::gather(proto, &self.routes, &self.servers).await?;
+        let gathered = Gathering::new(proto, &self.routes, &self.servers).all().await?;
         let (tie, creds) = (rand::rng().next_u64(), IceCreds::new());
         Ok(ByHand { puncher: self.clone(), proto, gathered, tie, creds, begun })
     }
@@ -48,7 +49,7 @@ impl ByHand {
     pub fn words(&self) -> Bytes {
         let hello =
             Message::Hello { tie: self.tie, ufrag: self.creds.ufrag.clone(), password: self.creds.pass.clone() };
-        let offer = Message::Offer { candidates: self.gathered.offered(), shape: self.gathered.shape };
+        let offer = Message::Offer { more: false, candidates: self.gathered.offered(), shape: self.gathered.shape };
         words(&hello, &offer)
     }
 
@@ -76,7 +77,7 @@ impl ByHand {
     /// sockets.
     pub async fn punch(self, theirs: &[u8]) -> Result<Punched, PunchError> {
         let (hello, offer) = read_words(theirs)?;
-        let (Message::Hello { tie, ufrag, password }, Message::Offer { candidates, shape }) = (hello, offer) else {
+        let (Message::Hello { tie, ufrag, password }, Message::Offer { candidates, shape, .. }) = (hello, offer) else {
             return Err(PunchError::OutOfTurn("reading the other's words"));
         };
         if tie == self.tie {
@@ -93,9 +94,10 @@ impl ByHand {
             theirs: IceCreds { ufrag, pass: password },
             candidates,
             shape,
+            more: false,
             round_trip: Duration::ZERO,
         };
-        let punched = self.puncher.dig(self.proto, self.gathered, agreed, &effort).await?;
+        let punched = self.puncher.dig(self.proto, self.gathered, agreed, &effort, &mut Later::none()).await?;
         Ok(Punched { total: self.begun.elapsed(), ..punched })
     }
 }

@@ -2,10 +2,14 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use socket2::Socket;
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::sleep_until;
 
 use super::PunchError;
 use super::ask::{self, PATIENCE};
@@ -13,6 +17,9 @@ use super::message::{CANDIDATES, Candidate, CandidateKind};
 use super::shape::{Assigned, Shape};
 use crate::nat::{Proto, own_hops};
 use crate::net::{Family, Local, Route, SocketError, SocketOptions, SocketStep, socket};
+
+/// When one route has its external address, the others are given so much more; what they have then follows later.
+const MORE: Duration = Duration::from_millis(100);
 
 /// Hops after which a packet has left our own NAT and not reached the peer's, where the routers do not tell.
 const HOPS: u8 = 2;
@@ -34,6 +41,34 @@ pub(super) struct TcpBase {
     pub(super) mapped: Option<SocketAddr>,
     pub(super) _held: Socket,
     pub(super) _servers: Vec<TcpStream>,
+}
+
+impl UdpBase {
+    fn candidates(&self) -> Vec<Candidate> {
+        candidates(Proto::Udp, self.local, self.mapped)
+    }
+}
+
+impl TcpBase {
+    fn candidates(&self) -> Vec<Candidate> {
+        candidates(Proto::Tcp, self.local.addr, self.mapped)
+    }
+}
+
+impl Base {
+    /// Its host candidate, and the server-reflexive one where they differ.
+    pub(super) fn candidates(&self) -> Vec<Candidate> {
+        match self {
+            Self::Udp(base) => base.candidates(),
+            Self::Tcp(base) => base.candidates(),
+        }
+    }
+}
+
+fn candidates(proto: Proto, local: SocketAddr, mapped: Option<SocketAddr>) -> Vec<Candidate> {
+    let host = Candidate { proto, kind: CandidateKind::Host, addr: local };
+    let reflexive = |addr| Candidate { proto, kind: CandidateKind::ServerReflexive, addr };
+    [Some(host), mapped.filter(|mapped| *mapped != local).map(reflexive)].into_iter().flatten().collect()
 }
 
 /// All that we have.
@@ -98,15 +133,17 @@ impl Gathered {
 
     /// Host candidates, and server-reflexive ones where they differ.
     pub(super) fn candidates(&self) -> Vec<Candidate> {
-        let udp = self.udp.iter().map(|base| (Proto::Udp, base.local, base.mapped));
-        let tcp = self.tcp.iter().map(|base| (Proto::Tcp, base.local.addr, base.mapped));
-        let mut all = Vec::new();
-        for (proto, addr, mapped) in udp.chain(tcp) {
-            all.push(Candidate { proto, kind: CandidateKind::Host, addr });
-            let mapped = mapped.filter(|mapped| *mapped != addr);
-            all.extend(mapped.map(|addr| Candidate { proto, kind: CandidateKind::ServerReflexive, addr }));
+        let udp = self.udp.iter().flat_map(UdpBase::candidates);
+        udp.chain(self.tcp.iter().flat_map(TcpBase::candidates)).collect()
+    }
+
+    fn add(&mut self, base: Base, local: Local, seen: Seen) {
+        self.note(self.locals.len(), seen);
+        self.locals.push(local);
+        match base {
+            Base::Udp(base) => self.udp.push(base),
+            Base::Tcp(base) => self.tcp.push(base),
         }
-        all
     }
 
     /// One more socket that is punched from, of the route that the shape is of.
@@ -126,30 +163,97 @@ struct Seen {
     row: Option<Row>,
 }
 
-/// Sockets on every route, each asked for its external address; those that can not be made are left out unless none can.
-pub(super) async fn gather(proto: Proto, routes: &[Route], servers: &[SocketAddr]) -> Result<Gathered, PunchError> {
-    let (mut gathered, mut refused) = (Gathered::default(), None);
-    for route in routes {
-        let fitting: Vec<SocketAddr> =
-            servers.iter().copied().filter(|server| Family::of(server.ip()) == route.family()).collect();
-        let made = match proto {
-            Proto::Udp => udp(route, &fitting).await.map(|(base, seen)| {
-                gathered.note(gathered.udp.len(), seen);
-                gathered.udp.push(base);
-                gathered.locals.push(route.local());
-            }),
-            Proto::Tcp => tcp(route, &fitting).await.map(|(base, seen)| {
-                gathered.note(gathered.tcp.len(), seen);
-                gathered.tcp.push(base);
-                gathered.locals.push(route.local());
-            }),
+/// What one route has: its socket, what it is bound to, and what is known of the NAT there.
+#[derive(Debug)]
+pub(super) enum Base {
+    Udp(UdpBase),
+    Tcp(TcpBase),
+}
+
+type One = (Base, Local, Seen);
+
+/// Sockets on every route, each asked for its external address at the same time. Those that can not be made are left out
+/// unless none can.
+pub(super) struct Gathering<'a> {
+    looking: FuturesUnordered<BoxFuture<'a, Result<One, SocketError>>>,
+    found: Gathered,
+    /// When the others are not waited for any more.
+    until: Option<Instant>,
+    refused: Option<SocketError>,
+}
+
+impl<'a> Gathering<'a> {
+    pub(super) fn new(proto: Proto, routes: &'a [Route], servers: &[SocketAddr]) -> Self {
+        let one = |route: &'a Route| -> BoxFuture<'a, Result<One, SocketError>> {
+            let family = |server: &SocketAddr| Family::of(server.ip()) == route.family();
+            let fitting: Vec<SocketAddr> = servers.iter().copied().filter(family).collect();
+            Box::pin(async move {
+                let (base, seen) = match proto {
+                    Proto::Udp => udp(route, &fitting).await.map(|(base, seen)| (Base::Udp(base), seen))?,
+                    Proto::Tcp => tcp(route, &fitting).await.map(|(base, seen)| (Base::Tcp(base), seen))?,
+                };
+                Ok((base, route.local(), seen))
+            })
         };
-        refused = made.err().or(refused);
+        let looking = routes.iter().map(one).collect();
+        Self { looking, found: Gathered::default(), until: None, refused: None }
     }
-    match refused {
-        _ if !gathered.candidates().is_empty() => Ok(gathered),
-        Some(error) => Err(error.into()),
-        None => Err(PunchError::NoRoute),
+
+    /// Until every route has come to an end, or one has an external address and the others had a moment more. Cancel safe.
+    pub(super) async fn first(&mut self) -> Result<Gathered, PunchError> {
+        while !self.looking.is_empty() {
+            let until = self.until.unwrap_or_else(|| Instant::now() + PATIENCE * 8);
+            tokio::select! {
+                Some(one) = self.looking.next() => self.take(one),
+                () = sleep_until(until.into()) => break,
+            }
+        }
+        self.outcome()
+    }
+
+    /// Until every route has come to an end.
+    pub(super) async fn all(mut self) -> Result<Gathered, PunchError> {
+        while let Some(one) = self.looking.next().await {
+            self.take(one);
+        }
+        self.outcome()
+    }
+
+    /// True while a route is still being asked for.
+    pub(super) fn is_looking(&self) -> bool {
+        !self.looking.is_empty()
+    }
+
+    /// One that came later; `None` when there is none any more. Cancel safe.
+    pub(super) async fn later(&mut self) -> Option<Base> {
+        loop {
+            match self.looking.next().await? {
+                Ok((base, ..)) => return Some(base),
+                Err(error) => tracing::debug!(%error, "no socket to punch from"),
+            }
+        }
+    }
+
+    fn take(&mut self, one: Result<One, SocketError>) {
+        match one {
+            Ok((base, local, seen)) => {
+                if base.candidates().len() > 1 {
+                    self.until.get_or_insert_with(|| Instant::now() + MORE);
+                }
+                self.found.add(base, local, seen);
+            }
+            Err(error) => self.refused = Some(error),
+        }
+    }
+
+    fn outcome(&mut self) -> Result<Gathered, PunchError> {
+        match self.refused.take() {
+            _ if !self.found.candidates().is_empty() => {
+                Ok(Gathered { at: Instant::now(), ..std::mem::take(&mut self.found) })
+            }
+            Some(error) => Err(error.into()),
+            None => Err(PunchError::NoRoute),
+        }
     }
 }
 

@@ -39,8 +39,10 @@ pub(super) enum Message {
     Ping,
     /// The answer to either.
     Pong,
-    /// Where the sender may be reached, and what its NAT does.
-    Offer { candidates: Vec<Candidate>, shape: Option<Shape> },
+    /// Where the sender may be reached, and what its NAT does; `more` while it still looks for addresses elsewhere.
+    Offer { more: bool, candidates: Vec<Candidate>, shape: Option<Shape> },
+    /// Where else it may be reached, found after the offer.
+    More { candidates: Vec<Candidate> },
 }
 
 /// What one end tells the other where people carry it: its secrets and its candidates, with a length before each.
@@ -88,11 +90,14 @@ impl Message {
             }
             Self::Ping => out.put_u8(2),
             Self::Pong => out.put_u8(3),
-            Self::Offer { candidates, shape } => {
-                out.put_u8(4);
-                out.put_u8(candidates.len() as u8);
-                candidates.iter().for_each(|candidate| candidate.encode(&mut out));
+            Self::Offer { more, candidates, shape } => {
+                out.put_slice(&[4, u8::from(*more)]);
+                encode_candidates(candidates, &mut out);
                 encode_shape(*shape, &mut out);
+            }
+            Self::More { candidates } => {
+                out.put_u8(5);
+                encode_candidates(candidates, &mut out);
             }
         }
         out.freeze()
@@ -110,23 +115,29 @@ impl Message {
             }
             2 => Self::Ping,
             3 => Self::Pong,
-            4 => Self::offer(&mut input)?,
+            4 => Self::Offer { more: input.flag()?, candidates: candidates(&mut input)?, shape: shape(&mut input)? },
+            5 => Self::More { candidates: candidates(&mut input)? },
             _ => return Err(MessageError),
         };
         if input.0.is_empty() { Ok(message) } else { Err(MessageError) }
     }
+}
 
-    fn offer(input: &mut Input<'_>) -> Result<Self, MessageError> {
-        let count = usize::from(input.byte()?);
-        let mut candidates = Vec::new();
-        for _ in 0..count {
-            let candidate = Candidate::decode(input)?;
-            if candidate.is_usable() && candidates.len() < CANDIDATES && !candidates.contains(&candidate) {
-                candidates.push(candidate);
-            }
+fn encode_candidates(candidates: &[Candidate], out: &mut BytesMut) {
+    out.put_u8(candidates.len() as u8);
+    candidates.iter().for_each(|candidate| candidate.encode(out));
+}
+
+fn candidates(input: &mut Input<'_>) -> Result<Vec<Candidate>, MessageError> {
+    let count = usize::from(input.byte()?);
+    let mut candidates = Vec::new();
+    for _ in 0..count {
+        let candidate = Candidate::decode(input)?;
+        if candidate.is_usable() && candidates.len() < CANDIDATES && !candidates.contains(&candidate) {
+            candidates.push(candidate);
         }
-        Ok(Self::Offer { candidates, shape: shape(input)? })
     }
+    Ok(candidates)
 }
 
 impl Candidate {
@@ -220,6 +231,14 @@ impl Input<'_> {
         Ok(self.take::<1>()?[0])
     }
 
+    fn flag(&mut self) -> Result<bool, MessageError> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(MessageError),
+        }
+    }
+
     /// Characters of ICE's alphabet (RFC 8445 section 5.3), at least so many.
     fn text(&mut self, least: usize) -> Result<String, MessageError> {
         let len = usize::from(self.byte()?);
@@ -245,7 +264,7 @@ mod tests {
     }
 
     fn offer(candidates: Vec<Candidate>) -> Message {
-        Message::Offer { candidates, shape: shape(Assigned::Random { low: 40000, high: 40511 }) }
+        Message::Offer { more: false, candidates, shape: shape(Assigned::Random { low: 40000, high: 40511 }) }
     }
 
     fn shape(ports: Assigned) -> Option<Shape> {
@@ -261,8 +280,9 @@ mod tests {
         let tcp = Candidate { proto: Proto::Tcp, kind: CandidateKind::ServerReflexive, ..candidate("[2001:db8::1]:5") };
         let offers =
             [None, shape(Assigned::Kept), shape(Assigned::First), shape(Assigned::Counted { last: 9, by: -3 })]
-                .map(|shape| Message::Offer { candidates: vec![tcp], shape });
-        let others = [hello(), offer(vec![candidate("192.0.2.1:9"), tcp]), Message::Ping, Message::Pong];
+                .map(|shape| Message::Offer { more: true, candidates: vec![tcp], shape });
+        let more = Message::More { candidates: vec![tcp] };
+        let others = [hello(), offer(vec![candidate("192.0.2.1:9"), tcp]), Message::Ping, Message::Pong, more];
         for message in offers.into_iter().chain(others) {
             assert_eq!(Message::decode(&message.encode()), Ok(message));
         }
@@ -293,11 +313,12 @@ mod tests {
         let aimed =
             |addr: &str| Shape { addr: addr.parse().unwrap(), ports: Assigned::Random { low: 1024, high: 65535 } };
         for addr in ["127.0.0.1:5", "224.0.0.1:5", "255.255.255.255:5", "0.0.0.0:5"] {
-            let said = Message::Offer { candidates: vec![], shape: Some(aimed(addr)) };
+            let said = Message::Offer { more: false, candidates: vec![], shape: Some(aimed(addr)) };
             let read = Message::decode(&said.encode());
-            assert_eq!(read, Ok(Message::Offer { candidates: vec![], shape: None }), "{addr}");
+            assert_eq!(read, Ok(Message::Offer { more: false, candidates: vec![], shape: None }), "{addr}");
         }
-        let empty = Message::Offer { candidates: vec![], shape: shape(Assigned::Random { low: 9, high: 8 }) };
+        let empty =
+            Message::Offer { more: false, candidates: vec![], shape: shape(Assigned::Random { low: 9, high: 8 }) };
         assert_eq!(Message::decode(&empty.encode()), Err(MessageError));
     }
 

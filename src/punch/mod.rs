@@ -7,9 +7,10 @@
 //! plan      two shapes ─► what is done beside ordinary punching: open, spray, cross, or nothing
 //! udp       ICE (RFC 8445, the crate `is`): checks, peer-reflexive addresses, nomination ─► a socket and an address
 //! tcp       connects and accepts on one port, again 10 ms after each refusal ─► one connection, chosen by both
+//! trickle   meanwhile: addresses that either end finds later, each passed on at once
 //! ```
 //!
-//! `message`, `shape`, `plan` and `volley` decide; `channel`, `ask`, `gather`, `agree`, `by_hand`, `udp`, `tcp` and `hole` (the
+//! `message`, `shape`, `plan` and `volley` decide; `channel`, `ask`, `gather`, `agree`, `trickle`, `by_hand`, `udp`, `tcp` and `hole` (the
 //! pipe) wait.
 
 mod agree;
@@ -24,6 +25,7 @@ mod shape;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod trickle;
 mod udp;
 mod volley;
 
@@ -44,12 +46,13 @@ use crate::net::{Route, SocketError};
 use agree::Agreed;
 pub use by_hand::ByHand;
 pub use channel::{Channel, PipeChannel};
-use gather::Gathered;
+use gather::{Gathered, Gathering};
 pub use hole::UdpHole;
 use message::Candidate;
 pub use message::MessageError;
 pub use plan::Plan;
 pub use shape::{Assigned, Shape};
+use trickle::Later;
 pub use volley::{Shot, Volley};
 
 /// How long a punch may take in all, unless said otherwise.
@@ -270,17 +273,21 @@ impl Puncher {
     /// [`PunchError`]. Dropping the future closes all sockets; the peer then ends by its own limit.
     pub async fn punch(&self, proto: Proto, channel: &mut impl Channel) -> Result<Punched, PunchError> {
         let (begun, effort) = (Instant::now(), Effort::new(false));
-        let gather = || gather::gather(proto, &self.routes, &self.servers);
+        let gather = || Gathering::new(proto, &self.routes, &self.servers);
         let ready = |gathered: &Gathered, candidates: &[Candidate]| {
             if proto == Proto::Udp {
                 udp::prime(gathered, candidates, &effort);
             }
         };
-        let (gathered, agreed) = agree::agree(channel, self.patience, gather, ready).await?;
-        let mut dug = pin!(self.dig(proto, gathered, agreed, &effort));
+        let mut gathering = gather();
+        let (gathered, mut agreed) = agree::agree(channel, self.patience, &mut gathering, gather, ready).await?;
+        agreed.more |= gathering.is_looking();
+        let (finder, mut later) = trickle::later();
+        let known = agreed.candidates.len();
+        let mut dug = pin!(self.dig(proto, gathered, agreed, &effort, &mut later));
         let punched = tokio::select! {
             dug = &mut dug => dug,
-            never = agree::answer(channel) => never,
+            never = finder.run(channel, &mut gathering, known) => never,
         };
         punched.map(|punched| Punched { total: begun.elapsed(), ..punched })
     }
@@ -291,9 +298,10 @@ impl Puncher {
         gathered: Gathered,
         mut agreed: Agreed,
         effort: &Effort,
+        later: &mut Later,
     ) -> Result<Punched, PunchError> {
         agreed.candidates = common(proto, &gathered, agreed.candidates);
-        if agreed.candidates.is_empty() {
+        if agreed.candidates.is_empty() && !agreed.more {
             return Err(PunchError::NothingInCommon { proto });
         }
         let seed = rand::rng().next_u64();
@@ -302,8 +310,8 @@ impl Puncher {
         let (begun, controlling, tried) = (Instant::now(), agreed.controlling, agreed.candidates.len());
         let (round_trip, limit) = (agreed.round_trip, self.limit_of(&plan, proto, effort));
         let dug = match proto {
-            Proto::Udp => timeout(limit, udp::dig(gathered, agreed, &plan, effort)).await,
-            Proto::Tcp => timeout(limit, tcp::dig(gathered, agreed, &plan, effort)).await,
+            Proto::Udp => timeout(limit, udp::dig(gathered, agreed, &plan, effort, later)).await,
+            Proto::Tcp => timeout(limit, tcp::dig(gathered, agreed, &plan, effort, later)).await,
         };
         let attempts = effort.counted();
         let Ok((hole, local, peer)) = dug else {

@@ -15,8 +15,9 @@ use tokio::runtime::Handle;
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::agree::Agreed;
-use super::gather::{Gathered, shared};
+use super::gather::{Base, Gathered, shared};
 use super::plan::Plan;
+use super::trickle::{Late, Later};
 use super::volley::{Shot, Volley};
 use super::{Dug, Effort, Hole};
 use crate::base::task::Nursery;
@@ -59,30 +60,58 @@ struct Proofs {
 }
 
 /// Connects and accepts until one connection is chosen; it is for the caller to give up.
-pub(super) async fn dig(gathered: Gathered, agreed: Agreed, plan: &Plan, effort: &Effort) -> Dug {
-    let mut making = Nursery::new(&Handle::current());
+pub(super) async fn dig(gathered: Gathered, agreed: Agreed, plan: &Plan, effort: &Effort, later: &mut Later) -> Dug {
     let pauses = if effort.by_hand { pause_by_hand } else { pause };
     let volley = Volley::of(Proto::Tcp, plan, Instant::now());
     let held = volley.as_ref().and_then(Volley::opened).filter(|_| gathered.row.is_some_and(|row| row.alone));
-    for base in &gathered.tcp {
-        if let Ok(listener) = listen(&base.local) {
-            making.begin(accept(listener));
-        }
-        for candidate in agreed.candidates.iter().filter(|c| c.addr.is_ipv4() == base.local.addr.is_ipv4()) {
-            let call = Call { local: base.local.clone(), to: candidate.addr, tried: 0, pauses };
-            let connected = connect(call, effort.clone());
-            making.begin(async move {
-                if let Some(held) = held {
-                    sleep_until(held.into()).await;
-                }
-                connected.await
-            });
-        }
-    }
+    let mut at = Places { locals: Vec::new(), theirs: Vec::new(), held, pauses };
+    let mut making = Nursery::new(&Handle::current());
+    gathered.tcp.iter().for_each(|base| at.from(&base.local, &mut making, effort));
+    agreed.candidates.iter().for_each(|candidate| at.to(candidate.addr, &mut making, effort));
     let many = Many { volley, plan, gathered: &gathered };
     let proofs = Arc::new(Proofs::new(&agreed.ours, &agreed.theirs));
-    let (local, peer, stream) = choose(making, many, proofs, agreed.controlling, effort).await;
+    let (local, peer, stream) = choose(making, many, (at, later), proofs, agreed.controlling, effort).await;
     (Hole::Tcp { stream }, local, peer)
+}
+
+/// Ports of ours that listen and connect to every address of the peer's.
+struct Places {
+    locals: Vec<Local>,
+    theirs: Vec<SocketAddr>,
+    /// No port begins before.
+    held: Option<Instant>,
+    pauses: fn(u32) -> Option<Duration>,
+}
+
+impl Places {
+    /// One more of ours.
+    fn from(&mut self, local: &Local, making: &mut Nursery<Made>, effort: &Effort) {
+        if let Ok(listener) = listen(local) {
+            making.begin(accept(listener));
+        }
+        self.theirs.iter().for_each(|to| self.begin(local, *to, making, effort));
+        self.locals.push(local.clone());
+    }
+
+    /// One more of the peer's.
+    fn to(&mut self, to: SocketAddr, making: &mut Nursery<Made>, effort: &Effort) {
+        self.locals.iter().for_each(|local| self.begin(local, to, making, effort));
+        self.theirs.push(to);
+    }
+
+    fn begin(&self, local: &Local, to: SocketAddr, making: &mut Nursery<Made>, effort: &Effort) {
+        if local.addr.is_ipv4() != to.is_ipv4() {
+            return;
+        }
+        let call = Call { local: local.clone(), to, tried: 0, pauses: self.pauses };
+        let (held, connected) = (self.held, connect(call, effort.clone()));
+        making.begin(async move {
+            if let Some(held) = held {
+                sleep_until(held.into()).await;
+            }
+            connected.await
+        });
+    }
 }
 
 /// From one port at one address, again and again.
@@ -147,11 +176,14 @@ impl Many<'_> {
 async fn choose(
     mut making: Nursery<Made>,
     mut many: Many<'_>,
+    (mut at, later): (Places, &mut Later),
     proofs: Arc<Proofs>,
     controlling: bool,
     effort: &Effort,
 ) -> (SocketAddr, SocketAddr, TcpStream) {
     let mut proving: Nursery<io::Result<TcpStream>> = Nursery::new(&Handle::current());
+    // What holds the ports that were found later.
+    let mut bases = Vec::new();
     loop {
         let made = tokio::select! {
             Some(made) = making.next(), if !making.is_empty() => made,
@@ -163,6 +195,21 @@ async fn choose(
                     && let (Ok(local), Ok(peer)) = (stream.local_addr(), stream.peer_addr())
                 {
                     return (local, peer, stream);
+                }
+                continue;
+            }
+            late = later.next() => {
+                match late {
+                    Late::Ours(Base::Tcp(base)) => {
+                        at.from(&base.local, &mut making, effort);
+                        bases.push(base);
+                    }
+                    // Of the other protocol there is none.
+                    Late::Ours(Base::Udp(_)) => {}
+                    Late::Theirs(candidates) => {
+                        let tcp = candidates.iter().filter(|candidate| candidate.proto == Proto::Tcp);
+                        tcp.for_each(|candidate| at.to(candidate.addr, &mut making, effort));
+                    }
                 }
                 continue;
             }

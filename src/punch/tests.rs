@@ -38,7 +38,7 @@ fn hello(tie: u64) -> Bytes {
 fn offer() -> Bytes {
     let addr = "192.0.2.1:9".parse().unwrap();
     let candidate = Candidate { proto: Proto::Udp, kind: CandidateKind::Host, addr };
-    Message::Offer { candidates: vec![candidate], shape: None }.encode()
+    Message::Offer { more: false, candidates: vec![candidate], shape: None }.encode()
 }
 
 async fn fails(said: Vec<Bytes>) -> PunchError {

@@ -11,10 +11,11 @@ use tokio::net::UdpSocket;
 use tokio::time::sleep_until;
 
 use super::agree::Agreed;
-use super::gather::{Gathered, UdpBase, udp_socket};
+use super::gather::{Base, Gathered, UdpBase, udp_socket};
 use super::hole::UdpHole;
 use super::message::Candidate;
 use super::plan::Plan;
+use super::trickle::{Late, Later};
 use super::volley::Volley;
 use super::{Dug, Effort, Hole};
 use crate::nat::Proto;
@@ -54,13 +55,17 @@ pub(super) fn prime(gathered: &Gathered, candidates: &[Candidate], effort: &Effo
     if gathered.row.is_some_and(|row| row.alone) {
         return;
     }
-    for base in gathered.udp.iter().filter(|base| base.local.is_ipv4()) {
-        let outside = candidates.iter().filter(|candidate| !Scope::of(candidate.addr.ip()).is_inside());
-        for candidate in outside.filter(|candidate| candidate.addr.is_ipv4()) {
+    for base in &gathered.udp {
+        for candidate in candidates.iter().filter(|candidate| may_be_opened(base, candidate.addr)) {
             send_near(&base.socket, &[0], candidate.addr, gathered.hops);
             effort.count();
         }
     }
+}
+
+/// Whether there may be a NAT between.
+fn may_be_opened(base: &UdpBase, to: SocketAddr) -> bool {
+    base.local.is_ipv4() && to.is_ipv4() && !Scope::of(to.ip()).is_inside()
 }
 
 /// One packet of few hops.
@@ -77,7 +82,7 @@ fn send_near(socket: &UdpSocket, bytes: &[u8], to: SocketAddr, hops: u8) {
 
 /// Runs ICE until a pair is nominated, with what the plan adds; it is for the caller to give up. ICE goes on in the hole: the
 /// other end may still need answers, and both go on proving that they are there.
-pub(super) async fn dig(gathered: Gathered, agreed: Agreed, plan: &Plan, effort: &Effort) -> Dug {
+pub(super) async fn dig(gathered: Gathered, agreed: Agreed, plan: &Plan, effort: &Effort, later: &mut Later) -> Dug {
     let check = check(&agreed);
     let (hops, shaped, by_hand) = (gathered.hops, gathered.shaped, effort.by_hand);
     let many = match plan {
@@ -90,9 +95,10 @@ pub(super) async fn dig(gathered: Gathered, agreed: Agreed, plan: &Plan, effort:
     let held = volley.as_ref().and_then(Volley::opened).filter(|_| gathered.row.is_some_and(|row| row.alone));
     let bases = gathered.udp;
     let controlling = agreed.controlling;
+    let theirs = agreed.candidates.iter().map(|candidate| candidate.addr).collect();
     let agent = agent(&bases, agreed, by_hand);
-    let mut dig = Dig { agent, bases, many, volley, held, check, hops, shaped, effort, nominated: None };
-    let (local, peer) = dig.nominate(plan).await;
+    let mut dig = Dig { agent, bases, theirs, many, volley, held, check, hops, shaped, effort, nominated: None };
+    let (local, peer) = dig.nominate(plan, later).await;
     let mut agent = dig.agent;
     if by_hand {
         // From now on a peer that is silent is gone.
@@ -167,25 +173,30 @@ fn agent(bases: &[UdpBase], agreed: Agreed, by_hand: bool) -> IceAgent {
         agent.set_max_stun_rto(BY_HAND_RTO);
         agent.set_max_stun_retransmits(BY_HAND_RETRANSMITS);
     }
-    for base in bases {
-        let host = IceCandidate::host(base.local, "udp").ok();
-        host.and_then(|host| agent.add_local_candidate(host).cloned());
-        let reflexive = base.mapped.filter(|mapped| *mapped != base.local);
-        let reflexive = reflexive.and_then(|mapped| IceCandidate::server_reflexive(mapped, base.local, "udp").ok());
-        reflexive.and_then(|reflexive| agent.add_local_candidate(reflexive).cloned());
-    }
-    for candidate in &agreed.candidates {
-        // What kind it is to the peer matters only for its place in the order: each is a place to send checks to.
-        if let Ok(remote) = IceCandidate::host(candidate.addr, "udp") {
-            agent.add_remote_candidate(remote);
-        }
-    }
+    bases.iter().for_each(|base| add_ours(&mut agent, base));
+    agreed.candidates.iter().for_each(|candidate| add_theirs(&mut agent, candidate.addr));
     agent
+}
+
+fn add_ours(agent: &mut IceAgent, base: &UdpBase) {
+    let host = IceCandidate::host(base.local, "udp").ok();
+    host.and_then(|host| agent.add_local_candidate(host).cloned());
+    let reflexive = base.mapped.filter(|mapped| *mapped != base.local);
+    let reflexive = reflexive.and_then(|mapped| IceCandidate::server_reflexive(mapped, base.local, "udp").ok());
+    reflexive.and_then(|reflexive| agent.add_local_candidate(reflexive).cloned());
+}
+
+/// What kind it is to the peer matters only for its place in the order: each is a place to send checks to.
+fn add_theirs(agent: &mut IceAgent, addr: SocketAddr) {
+    if let Ok(remote) = IceCandidate::host(addr, "udp") {
+        agent.add_remote_candidate(remote);
+    }
 }
 
 struct Dig<'a> {
     agent: IceAgent,
     bases: Vec<UdpBase>,
+    theirs: Vec<SocketAddr>,
     /// Those that only the plan uses; one that the peer is heard on becomes a base.
     many: Vec<Option<UdpBase>>,
     volley: Option<Volley>,
@@ -200,7 +211,7 @@ struct Dig<'a> {
 
 impl Dig<'_> {
     /// Until a pair is nominated.
-    async fn nominate(&mut self, plan: &Plan) -> (SocketAddr, SocketAddr) {
+    async fn nominate(&mut self, plan: &Plan, later: &mut Later) -> (SocketAddr, SocketAddr) {
         if self.held.is_none() {
             self.agent.handle_timeout(Instant::now());
         }
@@ -210,17 +221,18 @@ impl Dig<'_> {
                 return nominated;
             }
             self.shoot(plan);
-            self.turn().await;
+            self.turn(later).await;
         }
     }
 
-    /// One packet, or one timer.
-    async fn turn(&mut self) {
+    /// One packet, one timer, or what was found later.
+    async fn turn(&mut self, later: &mut Later) {
         let next = self.held.or_else(|| self.agent.poll_timeout()).unwrap_or_else(|| Instant::now() + IDLE);
         let shot = self.volley.as_ref().and_then(Volley::poll_timeout);
         let mut buf = [0; ROOM];
         let received = tokio::select! {
             received = receive_any(|| sockets(&self.bases, &self.many), &mut buf) => Some(received),
+            late = later.next() => return self.late(late),
             () = sleep_until(shot.map_or(next, |shot| next.min(shot)).into()) => None,
         };
         match received {
@@ -256,6 +268,36 @@ impl Dig<'_> {
                 // One that is lost was one of many.
                 let _ = send_now(&base.socket, &self.check, to);
             }
+        }
+    }
+
+    /// One more place to send from, or more places to send to; our own NAT is opened first in each case.
+    fn late(&mut self, late: Late) {
+        match late {
+            Late::Ours(Base::Udp(base)) => {
+                add_ours(&mut self.agent, &base);
+                self.theirs.iter().for_each(|to| self.open(&base, *to));
+                self.bases.push(base);
+            }
+            // Of the other protocol there is none.
+            Late::Ours(Base::Tcp(_)) => {}
+            Late::Theirs(candidates) => {
+                for candidate in candidates.into_iter().filter(|candidate| candidate.proto == Proto::Udp) {
+                    self.bases.iter().for_each(|base| self.open(base, candidate.addr));
+                    self.theirs.push(candidate.addr);
+                    add_theirs(&mut self.agent, candidate.addr);
+                }
+            }
+        }
+        if self.held.is_none() {
+            self.agent.handle_timeout(Instant::now());
+        }
+    }
+
+    fn open(&self, base: &UdpBase, to: SocketAddr) {
+        if self.held.is_none() && may_be_opened(base, to) {
+            send_near(&base.socket, &[0], to, self.hops);
+            self.effort.count();
         }
     }
 

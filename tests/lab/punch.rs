@@ -421,6 +421,45 @@ fn a_second_server_that_is_dead_does_not_make_a_nat_look_better_than_it_is() {
     with_a_second_server("drop", 1);
 }
 
+/// One interface of the host is behind a NAT that can not be guessed; on the other one no STUN server answers, and it is only offered
+/// when that is known, two seconds after the first one was, while both dig.
+#[test]
+fn an_address_that_is_found_later_is_told_at_once_and_used() {
+    for over in [Over::Udp, Over::Tcp] {
+        let internet = Internet::with_link(Link::steady(Duration::from_millis(10)), 1).unwrap();
+        let middle = middle(&internet);
+        let strict = internet.router("strict", Kind::SymmetricRandom).unwrap();
+        let host = strict.host("host").unwrap();
+        let second = host.attach(&internet).unwrap().addresses[0];
+        let chain = format!("chain in {{\ntype filter hook input priority 0\nip saddr {second} drop\n}}");
+        for server in &middle.servers {
+            server.2.nft(&format!("table inet deaf {{\n{chain}\n}}\n")).unwrap();
+        }
+        let other = internet.behind(Kind::SymmetricRandom).unwrap();
+        let ends = punch(&middle, over, [&host, &other], SOON);
+        let [Ok(one), Ok(other)] = ends else { panic!("{over}: {ends:?}") };
+        assert_eq!(other.peer.ip(), second, "{over}: {one:?} {other:?}");
+        assert!(one.took > Duration::from_secs(1), "it was waited for: {one:?}");
+    }
+}
+
+/// NATs that count, each in its way: on and on, while their host's own ports go up one by one, or from a fresh socket's port only.
+#[test]
+fn nats_that_count_each_in_its_way_are_foreseen() {
+    let internet = Internet::with_link(Link::steady(Duration::from_millis(10)), 1).unwrap();
+    let middle = middle(&internet);
+    let kind = |name: &str| -> Kind { format!("model-symmetric-{name}").parse().unwrap() };
+    for (a, b) in [("dependent", "independent"), ("dependent", "dependent"), ("equal", "independent")] {
+        let (one, other) = (internet.behind(kind(a)).unwrap(), internet.behind(kind(b)).unwrap());
+        for over in [Over::Udp, Over::Tcp] {
+            let ends = punch(&middle, over, [&one, &other], SOON);
+            let [Ok(one), Ok(other)] = ends else { panic!("{a} and {b} over {over}: {ends:?}") };
+            let both = matches!((&one.plan, &other.plan), (Plan::Cross { .. }, Plan::Cross { .. }));
+            assert!(both, "{a} and {b} over {over}: {} and {}", one.plan, other.plan);
+        }
+    }
+}
+
 /// A NAT that takes another port for each destination, and gives a fresh socket the port that it has itself, or one at a fixed
 /// distance.
 #[test]
