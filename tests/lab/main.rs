@@ -26,5 +26,6 @@ mod report;
 mod talk;
 #[cfg(feature = "cli")]
 mod talks;
+mod without_serve;
 
 natpipe::lab_tests!();

@@ -20,7 +20,7 @@ use super::peers::connect_as;
 const LIMIT: Duration = Duration::from_secs(40);
 
 /// A program inside a host that ends with the test, and its configuration.
-struct Program {
+pub(super) struct Program {
     child: Child,
     conf: PathBuf,
 }
@@ -49,7 +49,7 @@ fn program(host: &Host, names: &[&str], options: &[&str], conf: &str, at: Socket
     Program { child, conf: file }
 }
 
-fn mosquitto(host: &Host) -> (Program, BrokerUrl) {
+pub(super) fn mosquitto(host: &Host) -> (Program, BrokerUrl) {
     let at = SocketAddr::from((host.v4().unwrap(), 1883));
     let conf = format!("persistence false\nlog_dest none\nallow_anonymous true\nlistener 1883 {}\n", at.ip());
     let program = program(host, &["/usr/sbin/mosquitto", "mosquitto"], &["-c"], &conf, at);

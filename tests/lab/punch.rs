@@ -271,7 +271,7 @@ fn what_can_not_be_punched_ends_in_time_and_says_so() {
 }
 
 /// Kinds of which every pair is tried.
-const KINDS: [Kind; 14] = [
+pub(super) const KINDS: [Kind; 14] = [
     Kind::Open,
     Kind::Firewall,
     Kind::FullCone,
@@ -302,9 +302,10 @@ fn is_hopeless(over: Over, a: Kind, b: Kind) -> bool {
     };
     let counts = |kind| kind == Kind::SymmetricSequential;
     match (random(a), random(b)) {
-        (Some(a), Some(b)) => over == Over::Tcp || a * b > 6e6_f64,
-        (Some(one), None) if counts(b) => over == Over::Tcp || one > 3_000.0,
-        (None, Some(one)) if counts(a) => over == Over::Tcp || one > 3_000.0,
+        // Over TCP each try is a socket.
+        (Some(a), Some(b)) => a * b > if over == Over::Tcp { 1e6 } else { 6e6 },
+        (Some(one), None) if counts(b) => one > if over == Over::Tcp { 600.0 } else { 3_000.0 },
+        (None, Some(one)) if counts(a) => one > if over == Over::Tcp { 600.0 } else { 3_000.0 },
         _ => false,
     }
 }
