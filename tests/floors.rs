@@ -221,6 +221,14 @@ fn sockets_are_made_only_in_net() {
     forbid("sockets are made in net alone", &made, |s| s.is("src/net"));
 }
 
+/// Two machines' clocks may differ by anything: what is agreed between them is counted from what was heard.
+#[test]
+fn no_time_of_day_is_read_where_two_machines_agree() {
+    let rooms = ["src/punch", "src/peer", "src/rendezvous", "src/frame", "src/stun"];
+    let times = ["SystemTime", "UNIX_EPOCH", "OffsetDateTime"];
+    forbid("what two machines agree on is no time of day", &times, |s| !rooms.iter().any(|room| s.is(room)));
+}
+
 #[test]
 fn no_channel_is_unbounded() {
     forbid("each channel has a bound", &["unbounded"], |_| false);
