@@ -155,11 +155,11 @@ pub fn matrix(args: &LabArgs, over: Over, json: bool) -> Result<()> {
     let spinner = progress::spinner(json);
     let width = kinds.iter().map(|kind| kind.to_string().len()).max().unwrap_or_default();
     if !json {
-        let numbers: String = (1..=kinds.len()).map(|number| format!("{number:>11}")).collect();
+        let numbers: String = (1..=kinds.len()).map(|number| format!("{number:>12}")).collect();
         output::line(format_args!("{over:<width$}    {numbers}"))?;
     }
     for (row, a) in kinds.iter().enumerate() {
-        let mut line = format!("{:<width$} {:>2} ", a.to_string(), row + 1) + &" ".repeat(11 * row);
+        let mut line = format!("{:<width$} {:>2} ", a.to_string(), row + 1) + &" ".repeat(12 * row);
         for (column, b) in kinds.iter().enumerate().skip(row) {
             let mut cell = Cell::default();
             for run in 0..args.runs {
@@ -170,7 +170,7 @@ pub fn matrix(args: &LabArgs, over: Over, json: bool) -> Result<()> {
             if json {
                 output::json(&cell.json(over, &a.to_string(), &b.to_string()))?;
             }
-            line += &format!("{:>11}", cell.text());
+            line += &format!("{:>12}", cell.text());
         }
         if !json {
             spinner.suspend(|| output::line(&line))?;
