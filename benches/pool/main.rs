@@ -20,10 +20,11 @@ fn main() {
     if args.first().is_some_and(|arg| arg == "idle-process") {
         return idle::process();
     }
-    let turns = args.get(1).and_then(|turns| turns.parse().ok()).unwrap_or(5);
+    let number = |at: usize, usual| args.get(at).and_then(|number| number.parse().ok()).unwrap_or(usual);
+    let (turns, rounds) = (number(1, 5), number(2, 20));
     match args.first().map(String::as_str) {
-        Some("only-bare") => return publish::only(publish::bare_loop, turns),
-        Some("only-pool") => return publish::only(publish::publish, turns),
+        Some("only-bare") => return publish::only(publish::bare_loop, turns, rounds),
+        Some("only-pool") => return publish::only(publish::publish, turns, rounds),
         _ => {}
     }
     for (name, bench) in BENCHES {

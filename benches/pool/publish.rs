@@ -15,7 +15,9 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 use crate::{bare, beside, peers, runtime, table};
 
 const MEMBERS: usize = 1000;
-const ROUNDS: usize = 40;
+const ROUNDS: usize = 20;
+/// How many rounds there are when one contender runs by itself.
+static ROUNDS_ALONE: AtomicUsize = AtomicUsize::new(ROUNDS);
 
 pub fn run() {
     table::compare(
@@ -30,11 +32,13 @@ pub fn run() {
     );
 }
 
-/// One contender by itself, for who counts its instructions, system calls or misses: `-- only-bare|only-pool [TURNS]`.
-pub fn only(run: fn() -> f64, turns: usize) {
+/// One contender by itself, for who counts its instructions, system calls or misses: `-- only-bare|only-pool [TURNS [ROUNDS]]`.
+/// The difference of two numbers of rounds leaves out the connecting.
+pub fn only(run: fn() -> f64, turns: usize, rounds: usize) {
+    ROUNDS_ALONE.store(rounds, Ordering::Relaxed);
     let each = (0..turns).map(|_| run()).sum::<f64>() / turns as f64;
     let [sender, process] = *CPU.lock().unwrap();
-    let of = (turns * ROUNDS * MEMBERS) as f64;
+    let of = (turns * rounds * MEMBERS) as f64;
     let listeners = (process - sender) / of;
     println!(
         "for each member {each:.2} us by the clock; CPU {:.2} us of the sender, {listeners:.2} of the listeners",
@@ -59,7 +63,7 @@ impl Begun {
         for ((sum, before), who) in CPU.lock().unwrap().iter_mut().zip(self.1).zip(USERS) {
             *sum += cpu(who) - before;
         }
-        took.as_secs_f64() * 1e6 / (ROUNDS * MEMBERS) as f64
+        took.as_secs_f64() * 1e6 / (ROUNDS_ALONE.load(Ordering::Relaxed) * MEMBERS) as f64
     }
 }
 
@@ -117,7 +121,7 @@ pub fn bare_loop() -> f64 {
         }
         let message = Message::Binary(Bytes::from(vec![7u8; 1024]));
         let begun = Begun::now();
-        for _ in 0..ROUNDS {
+        for _ in 0..ROUNDS_ALONE.load(Ordering::Relaxed) {
             for member in &mut members {
                 member.send(message.clone()).await.unwrap();
             }
@@ -135,7 +139,7 @@ pub fn publish() -> f64 {
         pool.joined(MEMBERS).await;
         let message = Packed::of(&"x".repeat(1021)).unwrap();
         let begun = Begun::now();
-        for _ in 0..ROUNDS {
+        for _ in 0..ROUNDS_ALONE.load(Ordering::Relaxed) {
             assert_eq!(pool.publish(message.clone()).send().await.unwrap(), MEMBERS);
             listeners.all.notified().await;
         }
