@@ -21,6 +21,40 @@ pub const TEXT: &str = "a message of some length, as they are";
 const BODY: &[u8] = b"\"a message of some length, as they are\"\n";
 const ANSWER: &[u8] = b"!!python/object:occo.util.communication.comm.Response {data: \"a message of some length, as they are\", finalize: true, http_code: 200}\n";
 
+/// What is on the messages of a call beside what it cannot do without.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Dress {
+    /// Nothing.
+    Plain,
+    /// The properties, flags and identifiers that natpipe's have.
+    AsOurs,
+}
+
+impl Dress {
+    fn call(self, id: String, properties: BasicProperties) -> (String, BasicProperties) {
+        match self {
+            Self::Plain => (id, properties),
+            Self::AsOurs => (
+                // As long as ours.
+                format!("{id:0>36}"),
+                properties.with_content_type(TYPE.into()).with_expiration("30000".into()),
+            ),
+        }
+    }
+
+    fn answer(self, properties: BasicProperties) -> (BasicPublishOptions, BasicProperties) {
+        match self {
+            Self::Plain => (BasicPublishOptions::default(), properties),
+            Self::AsOurs => {
+                let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+                (options, properties.with_content_type(TYPE.into()))
+            }
+        }
+    }
+}
+
+const TYPE: &str = "application/x-yaml";
+
 async fn connect(url: &str) -> (Connection, Channel) {
     let connection = Connection::connect(url, Default::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
@@ -82,7 +116,7 @@ pub async fn pushes(broker: &Broker, confirms: bool, count: usize, flying: usize
 }
 
 /// Answers every call with the same bytes.
-pub async fn consume(url: String, queue: String) {
+pub async fn consume(url: String, queue: String, dress: Dress) {
     let (_connection, channel) = connect(&url).await;
     channel.basic_qos(64, BasicQosOptions::default()).await.unwrap();
     let options = BasicConsumeOptions::default();
@@ -90,15 +124,15 @@ pub async fn consume(url: String, queue: String) {
     while let Some(Ok(call)) = calls.next().await {
         let id = call.properties.correlation_id().clone().unwrap();
         let to = call.properties.reply_to().clone().unwrap();
-        let ours = BasicProperties::default().with_correlation_id(id);
-        drop(channel.basic_publish("".into(), to, BasicPublishOptions::default(), ANSWER, ours).await.unwrap());
+        let (options, ours) = dress.answer(BasicProperties::default().with_correlation_id(id));
+        drop(channel.basic_publish("".into(), to, options, ANSWER, ours).await.unwrap());
         call.acker.ack(BasicAckOptions::default()).await.unwrap();
     }
 }
 
-pub async fn calls(broker: &Broker, count: usize, flying: usize) -> f64 {
+pub async fn calls(broker: &Broker, count: usize, flying: usize, dress: Dress) -> f64 {
     let queue = fresh(broker, "bare calls").await;
-    let consumer = tokio::spawn(consume(broker.url(), queue.clone()));
+    let consumer = tokio::spawn(consume(broker.url(), queue.clone(), dress));
     let (connection, channel) = connect(&broker.url()).await;
     let exclusive = QueueDeclareOptions { exclusive: true, ..Default::default() };
     let replies = channel.queue_declare("".into(), exclusive, FieldTable::default()).await.unwrap().name().clone();
@@ -120,10 +154,11 @@ pub async fn calls(broker: &Broker, count: usize, flying: usize) -> f64 {
             let (channel, queue, replies, waiting) = (channel.clone(), queue.clone(), replies.clone(), waiting.clone());
             tokio::spawn(async move {
                 for n in 0..count / flying {
-                    let id = format!("{task} {n}");
+                    let (id, ours) =
+                        dress.call(format!("{task} {n}"), BasicProperties::default().with_reply_to(replies.clone()));
                     let (sender, answer) = oneshot::channel();
                     waiting.lock().unwrap().insert(id.clone(), sender);
-                    let ours = BasicProperties::default().with_reply_to(replies.clone()).with_correlation_id(id.into());
+                    let ours = ours.with_correlation_id(id.into());
                     let options = BasicPublishOptions::default();
                     drop(channel.basic_publish("".into(), queue.as_str().into(), options, BODY, ours).await.unwrap());
                     assert_eq!(answer.await.unwrap(), ANSWER);

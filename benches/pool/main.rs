@@ -20,6 +20,13 @@ fn main() {
     if args.first().is_some_and(|arg| arg == "idle-process") {
         return idle::process();
     }
+    let number = |at: usize, usual| args.get(at).and_then(|number| number.parse().ok()).unwrap_or(usual);
+    let (turns, rounds) = (number(1, 5), number(2, 20));
+    match args.first().map(String::as_str) {
+        Some("only-bare") => return publish::only(publish::bare_loop, turns, rounds),
+        Some("only-pool") => return publish::only(publish::publish, turns, rounds),
+        _ => {}
+    }
     for (name, bench) in BENCHES {
         if args.is_empty() || args.iter().any(|arg| arg == name) {
             bench();
@@ -34,7 +41,11 @@ fn runtime() -> tokio::runtime::Runtime {
 
 /// Runs a future on a thread of its own, for as long as the process lives.
 fn beside<F: Future>(future: impl FnOnce() -> F + Send + 'static) {
-    std::thread::spawn(move || {
-        runtime().block_on(future());
-    });
+    // A name for profilers.
+    let thread = std::thread::Builder::new().name("beside".to_owned());
+    thread
+        .spawn(move || {
+            runtime().block_on(future());
+        })
+        .unwrap();
 }

@@ -3,15 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::runtime::Handle;
-
+use super::hands::Hands;
+use super::pace::Pace;
 use super::processor::{self, Processor, Request};
 use super::verdict::verdict;
 use super::{
-    Backend, BodyError, Cancel, CommunicationError, Config, Counters, Fate, Inlet, Job, Payload, Response, Tally,
-    registry,
+    Backend, BodyError, Cancel, CommunicationError, Config, Counters, Fate, Inlet, Job, Payload, Response, Settle,
+    Tally, registry,
 };
-use crate::base::task::Nursery;
 
 /// Calls a processor for each message of a queue; when the message is a call, the result is the answer.
 ///
@@ -26,10 +25,19 @@ pub struct EventDrivenConsumer {
 }
 
 /// What each job needs.
-struct Work {
+pub(super) struct Work {
     processor: Box<dyn Processor>,
     conf: Config,
     counters: Counters,
+    pub(super) pace: Pace,
+}
+
+/// A job that is processed and not yet settled.
+pub(super) struct Processed {
+    settle: Box<dyn Settle>,
+    is_call: bool,
+    answer: Option<Payload>,
+    fate: Fate,
 }
 
 impl EventDrivenConsumer {
@@ -54,7 +62,7 @@ impl EventDrivenConsumer {
         conf.queue_name()?;
         let counters = Counters::default();
         let inlet = backend.inlet(conf, counters.clone()).await?;
-        let work = Work { processor: Box::new(processor), conf: conf.clone(), counters };
+        let work = Work { processor: Box::new(processor), conf: conf.clone(), counters, pace: Pace::default() };
         Ok(Self { inlet, work: Arc::new(work), cancel: Cancel::new(), at_a_time: conf.at_a_time() })
     }
 
@@ -82,7 +90,7 @@ impl EventDrivenConsumer {
     ///
     /// Cancelling drops what is in hand, unsettled: it is delivered again.
     pub async fn start_consuming(mut self) -> Result<Tally, CommunicationError> {
-        let mut jobs = Nursery::new(&Handle::current());
+        let mut jobs = Hands::new(self.work.clone());
         let result = self.consume(&mut jobs).await;
         self.inlet.stop().await;
         while !jobs.is_empty() {
@@ -92,7 +100,7 @@ impl EventDrivenConsumer {
         result.map(|()| self.work.counters.tally())
     }
 
-    async fn consume(&mut self, jobs: &mut Nursery<()>) -> Result<(), CommunicationError> {
+    async fn consume(&mut self, jobs: &mut Hands) -> Result<(), CommunicationError> {
         let cancel = self.cancel.clone();
         let cancelled = cancel.cancelled();
         tokio::pin!(cancelled);
@@ -101,20 +109,20 @@ impl EventDrivenConsumer {
             tokio::select! {
                 biased;
                 () = &mut cancelled => return Ok(()),
-                _ = jobs.next(), if !jobs.is_empty() => {}
-                job = self.inlet.next(), if room => jobs.begin(self.work.clone().carry_out(job?)),
+                () = jobs.next(), if !jobs.is_empty() => {}
+                job = self.inlet.next(), if room => jobs.begin(job?).await,
             }
         }
     }
 }
 
 impl Work {
-    async fn carry_out(self: Arc<Self>, job: Job) {
+    pub(super) async fn process(&self, job: Job) -> Processed {
         let Job { payload, is_call, tries, redelivered, settle } = job;
         let response = match self.read(&payload) {
             Ok(body) => {
                 let request = Request { body, raw: payload.body, is_call, redelivered, tries };
-                self.process(request).await
+                self.run(request).await
             }
             Err(error) => {
                 self.counters.count_unreadable();
@@ -125,6 +133,11 @@ impl Work {
         let fate = verdict(&response, is_call, tries, self.conf.max_tries);
         let answer = is_call.then(|| self.answer(&response, payload.format));
         self.count(&fate);
+        Processed { settle, is_call, answer, fate }
+    }
+
+    pub(super) async fn settle(&self, processed: Processed) {
+        let Processed { settle, is_call, answer, fate } = processed;
         match settle.settle(answer, fate).await {
             Ok(()) if is_call => self.counters.count_answered(),
             Ok(()) => {}
@@ -143,7 +156,7 @@ impl Work {
         payload.format.unwrap_or(self.conf.format).decode(&payload.body)
     }
 
-    async fn process(&self, request: Request) -> Response {
+    async fn run(&self, request: Request) -> Response {
         self.counters.count_processed();
         match processor::run(&*self.processor, request).await {
             Some(response) => response,

@@ -13,20 +13,21 @@ pub(crate) const WAIT: Duration = Duration::from_micros(50);
 /// How long messages wait in a task that sends on and on: as long as they would take to be [`FULL`].
 const OVERDUE: Duration = Duration::from_micros(200);
 
-/// When the last message was sent.
+/// Until when messages are a burst. Times are kept as ends, which cost a comparison for each message.
 #[derive(Debug, Default)]
 pub(crate) struct Burst {
-    last: Option<Instant>,
-    /// Since when messages wait.
-    since: Option<Instant>,
+    /// Who sends before this sends close to the last message.
+    near: Option<Instant>,
+    /// When the messages that wait have waited for long enough.
+    overdue: Option<Instant>,
 }
 
 impl Burst {
     /// A message is sent `now`; true when it is one of a burst and waits. The first message of a burst does not, nor
     /// does one that follows a message received (`answers`): somebody waits for that.
     pub(crate) fn handle_message(&mut self, now: Instant, answers: bool) -> bool {
-        let near = self.last.is_some_and(|last| now.saturating_duration_since(last) < NEAR);
-        self.last = Some(now);
+        let near = is_before(now, self.near);
+        self.near = now.checked_add(NEAR);
         near && !answers
     }
 
@@ -34,14 +35,30 @@ impl Burst {
     /// on and on: then it does not wait for ever.
     pub(crate) fn handle_message_of_task(&mut self, now: Instant, answers: bool) -> bool {
         let waits = self.handle_message(now, answers);
-        let since = *self.since.get_or_insert(now);
-        waits && now.saturating_duration_since(since) < OVERDUE
+        self.overdue = self.overdue.or_else(|| now.checked_add(OVERDUE));
+        waits && is_before(now, self.overdue)
+    }
+
+    /// A message is sent `now` by a task, which answers nothing: true when messages of its burst wait already and it
+    /// waits with them. Otherwise it has not been sent yet.
+    #[inline]
+    pub(crate) fn handle_next(&mut self, now: Instant) -> bool {
+        let goes_on = is_before(now, self.near) && is_before(now, self.overdue);
+        if goes_on {
+            self.near = now.checked_add(NEAR);
+        }
+        goes_on
     }
 
     /// Nothing waits any more.
     pub(crate) fn handle_written(&mut self) {
-        self.since = None;
+        self.overdue = None;
     }
+}
+
+#[inline]
+fn is_before(now: Instant, end: Option<Instant>) -> bool {
+    end.is_some_and(|end| now < end)
 }
 
 #[cfg(test)]
@@ -72,5 +89,22 @@ mod tests {
             }
         }
         assert_eq!(written, 5, "the first, and four of a millisecond");
+    }
+
+    #[test]
+    fn a_message_joins_those_that_wait_as_long_as_they_are_near_and_not_overdue() {
+        let begun = Instant::now();
+        let at = |micros| begun + Duration::from_micros(micros);
+        let mut burst = Burst::default();
+        assert!(!burst.handle_next(at(0)), "nothing waits");
+        burst.handle_message_of_task(at(0), false);
+        assert!(burst.handle_next(at(19)) && burst.handle_next(at(38)), "near to the one before");
+        assert!(!burst.handle_next(at(58)), "too late");
+        for micros in (40..200).step_by(10) {
+            assert!(burst.handle_next(at(micros)));
+        }
+        assert!(!burst.handle_next(at(200)), "overdue");
+        burst.handle_written();
+        assert!(!burst.handle_next(at(201)), "nothing waits any more");
     }
 }

@@ -16,7 +16,7 @@ use super::link::Link;
 use super::options::DuctOptions;
 use super::receiving::Receiving;
 use super::rights::Received;
-use super::sending::Sending;
+use super::sending::{Gathered, Sending};
 use crate::net::private;
 use crate::pipe::Pipe;
 
@@ -231,7 +231,7 @@ impl<T, C: Codec<T>> DuctSender<T, C> {
     /// # Errors
     /// [`SendError`].
     pub async fn send(&self, object: &T) -> Result<(), SendError> {
-        self.sending.send(&*self.codec, object, self.sending.link.options.timeout).await
+        self.send_within(object, self.sending.link.options.timeout).await
     }
 
     /// See [`Duct::send_within`].
@@ -239,7 +239,11 @@ impl<T, C: Codec<T>> DuctSender<T, C> {
     /// # Errors
     /// [`SendError`].
     pub async fn send_within(&self, object: &T, limit: impl Into<Option<Duration>>) -> Result<(), SendError> {
-        self.sending.send(&*self.codec, object, limit.into()).await
+        let limit = limit.into();
+        match self.sending.gather(&*self.codec, object, limit) {
+            Gathered::Done(done) => done,
+            Gathered::No(full) => self.sending.send(&*self.codec, object, limit, full).await,
+        }
     }
 
     /// See [`Duct::send_with_descriptors`].
@@ -280,7 +284,11 @@ impl<T, C: Codec<T>> DuctReceiver<T, C> {
     /// # Errors
     /// [`RecvError`].
     pub async fn recv_within(&self, limit: impl Into<Option<Duration>>) -> Result<T, RecvError> {
-        Ok(self.receiving.recv(&*self.codec, limit.into()).await?.object)
+        let received = match self.receiving.recv_in_place(&*self.codec) {
+            Some(received) => received,
+            None => self.receiving.recv(&*self.codec, limit.into()).await,
+        };
+        Ok(received?.object)
     }
 
     /// See [`Duct::recv_with_descriptors`].

@@ -88,12 +88,20 @@ impl Link {
     }
 
     pub(crate) fn handle_received(&self, more: bool) {
-        self.answers.store(!more, Ordering::Relaxed);
+        // Most often it stands so already, and a core that sends need not be told.
+        if self.answers() == more {
+            self.answers.store(!more, Ordering::Relaxed);
+        }
     }
 
     /// Whether the other end may wait for what is sent now.
+    pub(crate) fn answers(&self) -> bool {
+        self.answers.load(Ordering::Relaxed)
+    }
+
+    /// As [`answers`](Self::answers), and what is sent now is the answer.
     pub(crate) fn take_answers(&self) -> bool {
-        self.answers.load(Ordering::Relaxed) && self.answers.swap(false, Ordering::Relaxed)
+        self.answers() && self.answers.swap(false, Ordering::Relaxed)
     }
 
     pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {

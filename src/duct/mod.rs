@@ -54,6 +54,7 @@ mod place;
 mod receiving;
 mod rights;
 mod sending;
+mod turns;
 mod wire;
 
 pub use child::DuctChild;

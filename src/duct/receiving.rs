@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::ReadHalf;
-use tokio::sync::{Mutex, MutexGuard};
 
 use super::codec::Codec;
 use super::error::{RecvError, is_gone};
 use super::link::{Deadline, Link};
 use super::rights::{Received, Rights, take};
+use super::turns::{Taken, Turns};
 use super::wire::{Fault, Incoming};
 use crate::pipe::PipeStream;
 
@@ -19,7 +19,7 @@ use crate::pipe::PipeStream;
 #[derive(Debug)]
 pub(crate) struct Receiving {
     pub(crate) link: Arc<Link>,
-    state: Mutex<State>,
+    state: Turns<State>,
 }
 
 /// What one receiver at a time has.
@@ -28,25 +28,53 @@ struct State {
     incoming: Incoming,
     half: Option<ReadHalf<PipeStream>>,
     rights: Rights,
+    /// How many messages were received in place since others had their turn.
+    in_place: u8,
 }
+
+/// So many messages are received in place before others have their turn: as the runtime has it for its own channels.
+const TURN: u8 = 128;
 
 impl Receiving {
     pub(crate) fn new(link: Arc<Link>, half: Option<ReadHalf<PipeStream>>) -> Arc<Self> {
         let incoming = Incoming::new(link.options.max_message);
-        Arc::new(Self { link, state: Mutex::new(State { incoming, half, rights: Rights::default() }) })
+        Arc::new(Self { link, state: Turns::new(State { incoming, half, rights: Rights::default(), in_place: 0 }) })
     }
 
+    /// A message that may have to be waited for.
     pub(crate) async fn recv<T>(
         &self,
         codec: &impl Codec<T>,
         limit: Option<Duration>,
     ) -> Result<Received<T>, RecvError> {
-        // Who receives what is there already lets others have their turn all the same.
-        tokio::task::consume_budget().await;
         let mut deadline = Deadline::new(limit);
-        let mut state = self.lock(&mut deadline).await?;
+        let mut state = self.take(&mut deadline).await?;
+        if std::mem::take(&mut state.in_place) >= TURN {
+            drop(state);
+            tokio::task::yield_now().await;
+            state = self.take(&mut deadline).await?;
+        }
         let len = self.wait(&mut state, &mut deadline).await?;
-        let State { incoming, rights, .. } = &mut *state;
+        self.taken(&mut state, len, codec)
+    }
+
+    /// A message that is there already. `None`: there is none, or somebody has the state, or others are to have their
+    /// turn first.
+    #[inline]
+    pub(crate) fn recv_in_place<T>(&self, codec: &impl Codec<T>) -> Option<Result<Received<T>, RecvError>> {
+        let mut slot = self.state.in_place()?;
+        let state = slot.as_deref_mut()?;
+        let Ok(Some(len)) = state.incoming.poll_message() else { return None };
+        if self.link.is_closed() || state.in_place >= TURN {
+            return None;
+        }
+        state.in_place += 1;
+        Some(self.taken(state, len, codec))
+    }
+
+    #[inline]
+    fn taken<T>(&self, state: &mut State, len: usize, codec: &impl Codec<T>) -> Result<Received<T>, RecvError> {
+        let State { incoming, rights, .. } = state;
         let taken = take(incoming, rights, len, codec, self.link.max_descriptors());
         self.link.handle_received(matches!(incoming.poll_message(), Ok(Some(_))));
         taken
@@ -55,7 +83,7 @@ impl Receiving {
     /// Whether `recv` would return now: with a message, or with an error other than that of time.
     pub(crate) async fn poll(&self, limit: Option<Duration>) -> Result<bool, RecvError> {
         let mut deadline = Deadline::new(limit);
-        let there = match self.lock(&mut deadline).await {
+        let there = match self.take(&mut deadline).await {
             Ok(mut state) => self.wait(&mut state, &mut deadline).await.map(drop),
             Err(error) => Err(error),
         };
@@ -66,11 +94,8 @@ impl Receiving {
         }
     }
 
-    async fn lock(&self, deadline: &mut Deadline) -> Result<MutexGuard<'_, State>, RecvError> {
-        let state = match self.state.try_lock() {
-            Ok(state) => state,
-            Err(_) => deadline.within(self.state.lock()).await.ok_or_else(|| too_late(deadline))?,
-        };
+    async fn take(&self, deadline: &mut Deadline) -> Result<Taken<'_, State>, RecvError> {
+        let state = deadline.within(self.state.take()).await.ok_or_else(|| too_late(deadline))?;
         if self.link.is_closed() { Err(RecvError::NotConnected) } else { Ok(state) }
     }
 
@@ -84,7 +109,7 @@ impl Receiving {
         }
         let reading = async {
             loop {
-                let State { incoming, half, rights } = state;
+                let State { incoming, half, rights, .. } = state;
                 let read = self.link.read(half, incoming, rights).await;
                 note(incoming, read);
                 if let Some(len) = self.whole(state)? {
@@ -99,7 +124,7 @@ impl Receiving {
     /// asked itself.
     fn wait_for_nothing(&self, state: &mut State) -> Option<Result<usize, RecvError>> {
         loop {
-            let State { incoming, half, rights } = state;
+            let State { incoming, half, rights, .. } = state;
             let read = match half {
                 None => self.link.read_now(incoming, rights).map(drop),
                 Some(half) => read_half_now(half, incoming),

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncWriteExt, WriteHalf};
 use tokio::runtime::RuntimeFlavor;
-use tokio::sync::{Mutex, MutexGuard};
 
 use super::burst::{Burst, FULL, WAIT};
 use super::codec::Codec;
 use super::error::SendError;
 use super::link::{Deadline, Link};
+use super::turns::{Taken, Turns};
 use super::wire::{Outgoing, Refused};
 use crate::base::task;
 use crate::net::rights;
@@ -23,7 +23,7 @@ use crate::pipe::PipeStream;
 #[derive(Debug)]
 pub(crate) struct Sending {
     pub(crate) link: Arc<Link>,
-    state: Mutex<State>,
+    state: Turns<State>,
     itself: Weak<Self>,
 }
 
@@ -39,33 +39,49 @@ struct State {
 }
 
 /// The turn of one sender. A message that it gives up is taken back, or, when it has begun, left to a task.
-struct Turn<'a> {
+pub(crate) struct Turn<'a> {
     sending: &'a Sending,
-    state: MutexGuard<'a, State>,
+    state: Taken<'a, State>,
     deadline: Deadline,
     /// Where the message begins that is being written.
     start: Option<usize>,
+}
+
+/// What became of a message that may wait for others.
+pub(crate) enum Gathered<'a> {
+    /// It waits, or is refused.
+    Done(Result<(), SendError>),
+    /// Not yet: it waits, and with it there is enough to write; or it is not to wait, or somebody has the state.
+    No(Option<Turn<'a>>),
 }
 
 impl Sending {
     pub(crate) fn new(link: Arc<Link>, half: Option<WriteHalf<PipeStream>>) -> Arc<Self> {
         let outgoing = Outgoing::new(link.options.max_message);
         let state = State { outgoing, half, burst: Burst::default(), broken: None, flushing: false };
-        Arc::new_cyclic(|itself| Self { link, state: Mutex::new(state), itself: itself.clone() })
+        Arc::new_cyclic(|itself| Self { link, state: Turns::new(state), itself: itself.clone() })
     }
 
+    /// Sends a message that was not gathered.
     pub(crate) async fn send<T>(
         &self,
         codec: &impl Codec<T>,
         object: &T,
         limit: Option<Duration>,
+        full: Option<Turn<'_>>,
     ) -> Result<(), SendError> {
-        let mut turn = self.turn(limit).await?;
-        turn.put(codec, object)?;
-        if turn.waits() {
-            turn.leave();
-            return Ok(());
-        }
+        let mut turn = match full {
+            Some(turn) => turn,
+            None => {
+                let mut turn = self.turn(limit).await?;
+                turn.put(codec, object)?;
+                if turn.waits() {
+                    turn.leave();
+                    return Ok(());
+                }
+                turn
+            }
+        };
         turn.write(&[]).await?;
         let others_wait = turn.state.flushing;
         drop(turn);
@@ -74,6 +90,39 @@ impl Sending {
             tokio::task::yield_now().await;
         }
         Ok(())
+    }
+
+    /// Puts a message of a burst behind the others, in place: nothing is waited for, and most messages go this way.
+    #[inline]
+    pub(crate) fn gather<T>(&self, codec: &impl Codec<T>, object: &T, limit: Option<Duration>) -> Gathered<'_> {
+        let Some(mut slot) = self.state.in_place() else { return Gathered::No(None) };
+        let Some(state) = slot.as_deref_mut() else { return Gathered::No(None) };
+        // Whoever finds as much as that waiting waits until it is written.
+        let fits = state.flushing && state.broken.is_none() && state.outgoing.len() < FULL;
+        let may_wait = self.link.options.gather && !self.link.answers() && !self.link.is_closed();
+        if !fits || !may_wait || !state.burst.handle_next(Instant::now()) {
+            return Gathered::No(None);
+        }
+        let start = match self.put(&mut state.outgoing, codec, object) {
+            Ok(start) => start,
+            Err(refused) => return Gathered::Done(Err(refused)),
+        };
+        if state.outgoing.len() < FULL {
+            return Gathered::Done(Ok(()));
+        }
+        match self.state.take_now(slot) {
+            Some(state) => {
+                let deadline = Deadline::new(limit);
+                Gathered::No(Some(Turn { sending: self, state, deadline, start: Some(start) }))
+            }
+            // It is in its place behind the others, and those who wait for their turn write it.
+            None => Gathered::Done(Ok(())),
+        }
+    }
+
+    fn put<T>(&self, outgoing: &mut Outgoing, codec: &impl Codec<T>, object: &T) -> Result<usize, SendError> {
+        let put = outgoing.handle_message(|payload| codec.encode(object, payload));
+        put.map_err(|refused: Refused| SendError::from_refused(refused, self.link.options.max_message))
     }
 
     /// Sends a message with descriptors: by itself, so that they arrive with it and no other.
@@ -100,10 +149,7 @@ impl Sending {
 
     async fn turn(&self, limit: Option<Duration>) -> Result<Turn<'_>, SendError> {
         let mut deadline = Deadline::new(limit);
-        let state = match self.state.try_lock() {
-            Ok(state) => Some(state),
-            Err(_) => deadline.within(self.state.lock()).await,
-        };
+        let state = deadline.within(self.state.take()).await;
         if self.link.is_closed() {
             return Err(SendError::NotConnected);
         }
@@ -119,9 +165,7 @@ impl Sending {
 
 impl Turn<'_> {
     fn put<T>(&mut self, codec: &impl Codec<T>, object: &T) -> Result<(), SendError> {
-        let put = self.state.outgoing.handle_message(|payload| codec.encode(object, payload));
-        let refused = |refused: Refused| SendError::from_refused(refused, self.sending.link.options.max_message);
-        self.start = Some(put.map_err(refused)?);
+        self.start = Some(self.sending.put(&mut self.state.outgoing, codec, object)?);
         Ok(())
     }
 
@@ -130,9 +174,7 @@ impl Turn<'_> {
         let link = &self.sending.link;
         let answers = link.take_answers();
         let State { burst, outgoing, .. } = &mut *self.state;
-        link.options.gather
-            && burst.handle_message_of_task(Instant::now(), answers)
-            && outgoing.poll_transmit().len() < FULL
+        link.options.gather && burst.handle_message_of_task(Instant::now(), answers) && outgoing.len() < FULL
     }
 
     /// Leaves what waits to a task.
@@ -202,7 +244,7 @@ async fn flush(sending: Arc<Sending>) {
         }
         let done = sending.flush(sending.link.options.timeout).await;
         let alone = Arc::strong_count(&sending) == 1;
-        let mut state = sending.state.lock().await;
+        let mut state = sending.state.take().await;
         let goes_on = matches!(done, Err(SendError::TimedOut { .. })) && !alone;
         if !goes_on && (state.outgoing.is_empty() || done.is_err()) {
             state.flushing = false;
@@ -213,7 +255,7 @@ async fn flush(sending: Arc<Sending>) {
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        match self.state.get_mut().half.take() {
+        match self.state.get_mut().and_then(|state| state.half.take()) {
             None => self.link.finish(Shutdown::Write),
             Some(mut half) => task::drive(&self.link.runtime, async move {
                 // Fails where the pipe has ended already.

@@ -219,6 +219,11 @@ impl Outgoing {
         &self.bytes[self.at..]
     }
 
+    /// How many bytes that is.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.at == self.bytes.len()
     }

@@ -107,6 +107,43 @@ async fn many_calls_are_in_flight_on_one_producer_and_answers_find_theirs() {
 }
 
 #[tokio::test]
+async fn a_processor_that_has_been_quick_and_then_waits_or_panics_harms_no_other_message() {
+    let conf = conf("quick, then not").prefetch(several(8));
+    let gate = Arc::new(Semaphore::new(0));
+    let closed = gate.clone();
+    let processor = move |request: Request| {
+        let gate = closed.clone();
+        async move {
+            match request.body.as_str() {
+                Some("wait") => drop(gate.acquire().await.unwrap()),
+                Some("panic") => panic!("as the message says"),
+                _ => {}
+            }
+            request.body
+        }
+    };
+    let consuming = Consuming::begin(processor, &conf).await;
+    let producer = RpcProducer::new(&conf).await.unwrap();
+    // From some point on they are processed in the consumer's own task.
+    for n in 0..100 {
+        assert_eq!(producer.push_message(n).await.unwrap(), Value::from(n));
+    }
+    let waiting = producer.push_message("wait");
+    let others = async {
+        for n in 0..100 {
+            assert_eq!(producer.push_message(n).await.unwrap(), Value::from(n));
+        }
+        let error = producer.push_message("panic").await.unwrap_err();
+        assert!(matches!(error, CallError::Application(error) if error.code() == 500));
+        assert_eq!(producer.push_message("still there").await.unwrap(), Value::from("still there"));
+        gate.add_permits(1);
+    };
+    let (waited, ()) = tokio::join!(waiting, others);
+    assert_eq!(waited.unwrap(), Value::from("wait"));
+    assert_eq!(consuming.stop().await.processed, 203);
+}
+
+#[tokio::test]
 async fn no_more_run_at_a_time_than_is_allowed() {
     let conf = conf("limit").prefetch(several(50)).concurrency(several(3));
     let (running, most) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();

@@ -5,6 +5,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use natpipe::duct::{
     AttachError, BindError, ConnectError, Duct, DuctChild, DuctOptions, DuctParent, Json, ListenError, MsgPack, Raw,
@@ -126,6 +128,57 @@ async fn a_burst_from_one_task_arrives_in_another_in_order() {
     }
     sending.await.unwrap();
     assert!(matches!(child.recv().await, Err(RecvError::RemoteDuctClosed { inside: false })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn bursts_of_many_tasks_on_many_threads_arrive_whole_each_in_its_order() {
+    const TASKS: u64 = 8;
+    const EACH: u64 = 5000;
+    let (parent, child) = pair::<(u64, u64)>().unwrap();
+    let senders: Vec<_> = (0..TASKS)
+        .map(|task| {
+            let parent = parent.clone();
+            tokio::spawn(async move {
+                for n in 0..EACH {
+                    parent.send(&(task, n)).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let mut next = [0; TASKS as usize];
+    for _ in 0..TASKS * EACH {
+        let (task, n) = child.recv().await.unwrap();
+        assert_eq!(n, next[task as usize], "task {task}");
+        next[task as usize] += 1;
+    }
+    for sender in senders {
+        sender.await.unwrap();
+    }
+    assert_eq!(next, [EACH; TASKS as usize]);
+}
+
+#[tokio::test]
+async fn who_receives_what_is_there_lets_others_have_their_turn() {
+    const COUNT: usize = 2000;
+    let (parent, child) = pair::<u32>().unwrap();
+    for n in 0..COUNT {
+        parent.send(&(n as u32)).await.unwrap();
+    }
+    parent.flush().await.unwrap();
+    let turns = Arc::new(AtomicUsize::new(0));
+    let counted = turns.clone();
+    let other = tokio::spawn(async move {
+        loop {
+            counted.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    for _ in 0..COUNT {
+        child.recv().await.unwrap();
+    }
+    let had = turns.load(Ordering::Relaxed);
+    other.abort();
+    assert!((10..COUNT).contains(&had), "{had} turns while {COUNT} messages were received");
 }
 
 #[tokio::test]

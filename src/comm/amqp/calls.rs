@@ -1,6 +1,7 @@
 //! Waits: the calls that are in flight on a connection, and the queue that their answers come to.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt;
@@ -22,6 +23,10 @@ type Waiting = Mutex<Option<HashMap<String, oneshot::Sender<Payload>>>>;
 
 pub(super) struct Calls {
     waiting: Arc<Waiting>,
+    /// What the identifiers of this connection's calls begin with.
+    name: String,
+    /// How many calls have begun.
+    begun: AtomicU64,
     reply_to: ShortString,
     _reader: Nursery<()>,
 }
@@ -48,7 +53,8 @@ impl Calls {
         let waiting = Arc::new(Mutex::new(Some(HashMap::new())));
         let mut reader = Nursery::new(&Handle::current());
         reader.begin(read(consumer, waiting.clone()));
-        Ok(Self { waiting, reply_to: queue.name().clone(), _reader: reader })
+        let name = format!("{}.", Uuid::new_v4().simple());
+        Ok(Self { waiting, name, begun: AtomicU64::new(0), reply_to: queue.name().clone(), _reader: reader })
     }
 
     /// False when no answer will come any more.
@@ -62,7 +68,8 @@ impl Calls {
 
     /// Begins to wait for the answer to a new call.
     pub(super) fn begin(&self) -> InFlight {
-        let id = Uuid::new_v4().to_string();
+        // To ask the system for randomness for each call would take longer than all that this does.
+        let id = format!("{}{}", self.name, self.begun.fetch_add(1, Ordering::Relaxed));
         let (sender, answer) = oneshot::channel();
         if let Some(waiting) = lock(&self.waiting).as_mut() {
             waiting.insert(id.clone(), sender);
