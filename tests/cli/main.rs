@@ -5,6 +5,7 @@ mod broker;
 mod messages;
 mod mq;
 mod nat;
+mod packaging;
 mod peers;
 mod pool;
 mod serve;
