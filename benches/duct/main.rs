@@ -31,7 +31,7 @@ fn main() {
         return child(peer, rest);
     }
     pin(0);
-    let rounds = args.iter().find_map(|arg| arg.parse().ok()).unwrap_or(ROUNDS);
+    let rounds = table::rounds(args.iter().find_map(|arg| arg.parse().ok()).unwrap_or(ROUNDS));
     let all: [Peer; 6] = [
         ("duct, blocking", peers::duct),
         ("bare socket pair", peers::bare),
@@ -96,6 +96,8 @@ fn compare(title: &str, play: Play, all: &[Peer], rounds: usize) {
     for (at, (name, _)) in all.iter().enumerate() {
         println!("  {name:<22} {}   CPU {}", row(&times[at], &times[0]), row(&costs[at], &costs[0]));
     }
+    let figures: Vec<(&str, &[f64])> = all.iter().zip(&times).map(|((name, _), times)| (*name, &times[..])).collect();
+    table::judge(title, &figures);
 }
 
 /// Median [least - most], ratio to the first.

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use natpipe::{Proto, pipe_open};
 use tokio::net::TcpListener;
 
-use crate::runtime;
+use crate::{runtime, table};
 
 const PIPES: usize = 9_900;
 
@@ -42,7 +42,9 @@ pub fn process(_: &[String]) {
             far.push(far_end);
         }
         let after = resident();
-        println!("  {} bytes each, of them for the bare socket at the other end a share", (after - before) / PIPES);
+        let each = (after - before) / PIPES;
+        println!("  {each} bytes each, of them for the bare socket at the other end a share");
+        table::judge("memory of an idle TCP pipe", &[("natpipe", &[each as f64])]);
     });
 }
 

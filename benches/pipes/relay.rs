@@ -20,10 +20,20 @@ struct Run {
     cpu_per_gib: f64,
 }
 
+impl Run {
+    fn gbit(&self) -> f64 {
+        self.gbit
+    }
+
+    fn cpu(&self) -> f64 {
+        self.cpu_per_gib
+    }
+}
+
 pub fn run() {
     let relays: Vec<&str> = vec!["natpipe", "tokio-256k", "tokio-8k", "splice-crate", "socat", "haproxy", "none"];
     let mut runs = vec![Vec::new(); relays.len()];
-    for round in 0..6 {
+    for round in 0..=table::rounds(5) {
         for (relay, runs) in relays.iter().zip(&mut runs) {
             let run = measure(relay);
             if round > 0 {
@@ -36,6 +46,13 @@ pub fn run() {
         let (gbit, min, max) = table::spread(&runs.iter().map(|r| r.gbit).collect::<Vec<_>>());
         let cpu = table::spread(&runs.iter().map(|r| r.cpu_per_gib).collect::<Vec<_>>()).0;
         println!("  {relay:<16} {gbit:>7.2} Gbit/s [{min:.2} – {max:.2}]   {cpu:>7.3} s of CPU per GiB");
+    }
+    for (title, figure) in
+        [("A linked TCP relay", Run::gbit as fn(&Run) -> f64), ("CPU of a linked TCP relay", Run::cpu)]
+    {
+        let figures: Vec<Vec<f64>> = runs.iter().map(|runs| runs.iter().map(figure).collect()).collect();
+        let named: Vec<(&str, &[f64])> = relays.iter().zip(&figures).map(|(name, own)| (*name, &own[..])).collect();
+        table::judge(title, &named);
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use natpipe::pool::{Context, Packed, Pool};
 
-use crate::runtime;
+use crate::{runtime, table};
 
 const MEMBERS: usize = 9_900;
 
@@ -43,7 +43,9 @@ pub fn process() {
             member.ask(Packed::of("x").unwrap()).send().await.unwrap();
         }
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-        println!("  {} bytes each", (resident() - before) / MEMBERS);
+        let each = (resident() - before) / MEMBERS;
+        println!("  {each} bytes each");
+        table::judge("memory of an idle member", &[("natpipe", &[each as f64])]);
     });
 }
 

@@ -107,14 +107,17 @@ async fn bare() {
 async fn measure() {
     memory().await;
     let (server, bare) = (Running::new("server"), Running::new("bare"));
-    let mut ratios = Vec::new();
+    let (mut rates, mut ratios): ([Vec<f64>; 2], Vec<f64>) = Default::default();
     println!("relay, {} MiB one way, MiB/s:", BYTES >> 20);
-    for _ in 0..ROUNDS {
+    for _ in 0..table::rounds(ROUNDS) {
         let (ours, theirs) = (relayed(&server).await, copied(&bare).await);
         println!("  natpipe {ours:.0}, bare {theirs:.0}, ratio {:.2}", ours / theirs);
+        rates[0].push(ours);
+        rates[1].push(theirs);
         ratios.push(ours / theirs);
     }
     println!("  median ratio {:.2}", table::median(&ratios));
+    table::judge("a relayed stream", &[("natpipe", &rates[0]), ("bare", &rates[1])]);
 }
 
 async fn memory() {
@@ -136,7 +139,9 @@ async fn memory() {
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     let each = |now: f64| (now - before) / PEERS as f64;
-    println!("{PEERS} idle peers: {:.1} KiB each", each(server.memory()));
+    let idle = each(server.memory());
+    println!("{PEERS} idle peers: {idle:.1} KiB each");
+    table::judge("memory of an idle peer", &[("natpipe", &[idle])]);
     for pair in clients.windows(2) {
         let signal = pair[0].0.signal(pair[1].1).unwrap();
         signal.send([7; 1000]).await.unwrap();

@@ -39,7 +39,7 @@ fn main() {
 fn one_way(size: usize, messages: usize) {
     let mut rates = Rounds::new(&["natpipe", "libzmq", "bare"]);
     let mut costs = Rounds::new(&["natpipe", "libzmq", "bare"]);
-    for _ in 0..ROUNDS {
+    for _ in 0..table::rounds(ROUNDS) {
         let took = [ours::one_way, theirs::one_way, bare::one_way].map(|way| {
             let cpu = cpu();
             (way(size, messages), self::cpu() - cpu)
@@ -55,7 +55,7 @@ fn round_trip() {
     const TRIPS: usize = 20_000;
     let each = |took: Duration| took.as_secs_f64() / TRIPS as f64 * 1e6;
     let mut rounds = Rounds::new(&["natpipe", "libzmq", "bare"]);
-    for _ in 0..ROUNDS {
+    for _ in 0..table::rounds(ROUNDS) {
         rounds.note(&[each(ours::round_trip(TRIPS)), each(theirs::round_trip(TRIPS)), each(bare::round_trip(TRIPS))]);
     }
     rounds.print("round trip of 64 B (microseconds; less is better)");
@@ -102,5 +102,8 @@ impl Rounds {
             let ((middle, low, high), ratio) = (table::spread(figures), table::median(&ratios));
             println!("  {name:<8} {middle:>9.1} [{low:.1} - {high:.1}]   natpipe/{name} {ratio:.2}");
         }
+        let figures: Vec<(&str, &[f64])> =
+            self.names.iter().zip(&self.figures).map(|(name, figures)| (*name, &figures[..])).collect();
+        table::judge(title, &figures);
     }
 }

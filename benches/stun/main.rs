@@ -33,7 +33,7 @@ fn main() {
     }
     let mut rates: [Vec<f64>; 2] = Default::default();
     let mut totals: [Vec<f64>; 2] = Default::default();
-    for _ in 0..ROUNDS {
+    for _ in 0..table::rounds(ROUNDS) {
         for (at, server) in servers.iter().enumerate() {
             let (per_core, a_second) = server.flood();
             rates[at].push(per_core);
@@ -46,6 +46,7 @@ fn main() {
         println!("  {:<10} {} per core   {} answered", server.name, shown(rates), shown(totals));
     }
     println!("  ratio per core, median of the rounds' ratios: {:.2}", table::median(&ratios));
+    table::judge("STUN requests", &[("natpipe", &rates[0]), ("coturn", &rates[1])]);
     for server in &mut servers {
         let before = server.memory();
         rubbish(server.at);

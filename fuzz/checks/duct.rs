@@ -31,6 +31,10 @@ pub fn stream(input: &[u8]) -> usize {
     let duct = Duct::<Value>::from_socket(ours, DuctOptions::new().max_message(LIMIT), Json).unwrap();
     let mut said = Vec::new();
     for part in bytes.chunks(1 + usize::from(*cut) * 16) {
+        if matches!(said.last(), Some(Said::Magic(_) | Said::TooLong(_))) {
+            // Nothing is read any more, so the other end could not write for ever.
+            break;
+        }
         theirs.write_all(part).unwrap();
         while !matches!(said.last(), Some(Said::Magic(_) | Said::TooLong(_)))
             && duct.poll(std::time::Duration::ZERO).unwrap()

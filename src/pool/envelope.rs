@@ -119,11 +119,14 @@ fn truth(value: &[u8]) -> Option<bool> {
 }
 
 fn number(value: &[u8]) -> Option<u64> {
-    match value {
-        [n @ 0..=0x7f] => Some(u64::from(*n)),
-        [0xcc..=0xcf, digits @ ..] => Some(digits.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte))),
-        _ => None,
-    }
+    let digits = match value {
+        small @ [0..=0x7f] => small,
+        [0xcc..=0xcf, digits @ ..] => digits,
+        // Some packers write what is not negative as a signed number too.
+        [0xd0..=0xd3, digits @ ..] if digits.first().is_some_and(|first| *first < 0x80) => digits,
+        _ => return None,
+    };
+    Some(digits.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
 }
 
 fn put_text(text: &str, out: &mut BytesMut) {
@@ -247,6 +250,16 @@ mod tests {
         assert_eq!(parse(&metadata(b"\x80")).unwrap().meta.unwrap(), &b"\x80"[..]);
         assert_eq!(parse(&cancel(&TAG)).unwrap().ctag.unwrap()[2..], TAG);
         assert_eq!(parse(&request(b"\xc0", None, None)).unwrap().stag, None);
+    }
+
+    #[test]
+    fn a_count_may_be_written_as_any_whole_number() {
+        for count in [&b"\x07"[..], b"\xcc\x07", b"\xcd\0\x07", b"\xd0\x07", b"\xd1\0\x07", b"\xd3\0\0\0\0\0\0\0\x07"] {
+            let map = [&b"\x82\xa3msg\xc0\xa5count"[..], count].concat();
+            assert_eq!(parse(&Bytes::from(map)).unwrap().count, Some(7), "{count:x?}");
+        }
+        let negative = Bytes::from_static(b"\x82\xa3msg\xc0\xa5count\xd0\xff");
+        assert_eq!(parse(&negative).unwrap().count, None);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Programs that run beside a test, and a browser with a page in it.
 
+#![allow(dead_code, reason = "the tests of the examples use a part")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

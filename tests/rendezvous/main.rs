@@ -1,9 +1,7 @@
 //! A rendezvous server on this machine, and peers that meet at it.
 
-mod corpus;
 mod flood;
 mod lying;
-mod places;
 mod proxied;
 mod relaying;
 mod staying;

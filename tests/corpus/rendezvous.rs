@@ -1,8 +1,6 @@
 //! The fuzz target's corpus, replayed and mutated: no bytes make the server's state panic or break its promises.
 
-use std::fs;
-use std::path::Path;
-
+use crate::{Random, corpus, seeded};
 use natpipe::rendezvous::{FIRST_WINDOW, Frame, MAX_DATA, Reason};
 
 #[path = "../../fuzz/checks/rendezvous.rs"]
@@ -42,43 +40,27 @@ fn bytes(frames: &[Frame]) -> Vec<u8> {
     out
 }
 
-fn corpus() -> Vec<Vec<u8>> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/rendezvous");
-    dialogues().iter().map(|(name, _)| fs::read(dir.join(name)).unwrap()).collect()
-}
-
-/// With `NATPIPE_WRITE_CORPUS` set the files are written instead.
 #[test]
 fn the_corpus_is_these_dialogues_and_holds() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/rendezvous");
-    if std::env::var_os("NATPIPE_WRITE_CORPUS").is_some() {
-        dialogues().iter().for_each(|(name, frames)| fs::write(dir.join(name), bytes(frames)).unwrap());
-    }
-    for ((name, frames), file) in dialogues().iter().zip(corpus()) {
-        assert_eq!(file, bytes(frames), "{name}");
-        assert_eq!(checks::frames(&file), frames.len(), "{name}");
+    let seeds: Vec<_> = dialogues().iter().map(|(name, frames)| (*name, bytes(frames))).collect();
+    seeded("rendezvous", &seeds);
+    for ((name, frames), (_, file)) in dialogues().iter().zip(&seeds) {
+        assert_eq!(checks::frames(file), frames.len(), "{name}");
     }
 }
 
 #[test]
 fn mutated_dialogues_break_nothing() {
-    let corpus = corpus();
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut below = |limit: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 11) as usize % limit
-    };
+    let (corpus, mut random) = (corpus("rendezvous", 8), Random(0x9E37_79B9_7F4A_7C15));
     let mut read = 0;
     for _ in 0..MUTATIONS {
-        let mut input = corpus[below(corpus.len())].clone();
-        let other = &corpus[below(corpus.len())];
-        for _ in 0..1 + below(3) {
-            let at = below(input.len().max(1));
-            match below(5) {
-                0 if at < input.len() => input[at] ^= 1 << below(8),
-                1 if at < input.len() => input[at] = below(4) as u8,
+        let mut input = corpus[random.below(corpus.len())].clone();
+        let other = &corpus[random.below(corpus.len())];
+        for _ in 0..1 + random.below(3) {
+            let at = random.below(input.len().max(1));
+            match random.below(5) {
+                0 if at < input.len() => input[at] ^= 1 << random.below(8),
+                1 if at < input.len() => input[at] = random.below(4) as u8,
                 2 => input.truncate(at),
                 3 if input.len() < 100_000 => input.extend_from_slice(other),
                 _ => input.extend_from_within(..at),

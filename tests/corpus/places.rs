@@ -1,8 +1,8 @@
 //! The corpus of places and envelopes, replayed and mutated.
 
 use std::fs;
-use std::path::Path;
 
+use crate::{Random, corpus, dir};
 use natpipe::Identity;
 use natpipe::key::envelope;
 use natpipe::key::seal::{Conversation, Ephemeral};
@@ -11,10 +11,6 @@ use natpipe::key::seal::{Conversation, Ephemeral};
 mod checks;
 
 const MUTATIONS: usize = 600;
-
-fn dir() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/meeting")
-}
 
 /// With `NATPIPE_WRITE_CORPUS` set the files are written.
 #[test]
@@ -33,32 +29,26 @@ fn the_corpus_is_what_it_says() {
     ];
     for (name, bytes) in files {
         if std::env::var_os("NATPIPE_WRITE_CORPUS").is_some() {
-            fs::write(dir().join(name), &bytes).unwrap();
+            fs::write(dir("meeting").join(name), &bytes).unwrap();
         }
-        let kept = fs::read(dir().join(name)).unwrap();
+        let kept = fs::read(dir("meeting").join(name)).unwrap();
         assert!(checks::meeting(&kept), "{name} is nothing");
     }
 }
 
 #[test]
 fn mutations_of_the_corpus_break_no_promise() {
-    let corpus: Vec<Vec<u8>> =
-        fs::read_dir(dir()).unwrap().map(|file| fs::read(file.unwrap().path()).unwrap()).collect();
-    let mut state = 1_u64;
-    let mut random = move |below: usize| {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 33) as usize % below.max(1)
-    };
+    let (corpus, mut random) = (corpus("meeting", 7), Random(1));
     let mut something = 0;
     for _ in 0..MUTATIONS {
-        let mut bytes = corpus[random(corpus.len())].clone();
-        for _ in 0..=random(3) {
-            let (at, other) = (random(bytes.len()), random(corpus.len()));
-            match random(4) {
-                0 if !bytes.is_empty() => bytes[at] = b"%@:/#[]?.0aZ\0\xFF"[random(14)],
+        let mut bytes = corpus[random.below(corpus.len())].clone();
+        for _ in 0..=random.below(3) {
+            let (at, other) = (random.below(bytes.len()), random.below(corpus.len()));
+            match random.below(4) {
+                0 if !bytes.is_empty() => bytes[at] = b"%@:/#[]?.0aZ\0\xFF"[random.below(14)],
                 1 => bytes.truncate(at),
-                2 if !bytes.is_empty() => bytes.insert(at, random(256) as u8),
-                _ => bytes.extend_from_slice(&corpus[other][random(corpus[other].len())..]),
+                2 if !bytes.is_empty() => bytes.insert(at, random.below(256) as u8),
+                _ => bytes.extend_from_slice(&corpus[other][random.below(corpus[other].len())..]),
             }
         }
         something += usize::from(checks::meeting(&bytes));

@@ -7,7 +7,7 @@ use natpipe::key::{Carrier, ServerUrl, Ticket, TicketAddress};
 use natpipe::smart::Identity;
 use natpipe::smart::protocol::Envelope;
 
-use crate::keys;
+use crate::wire::keys;
 
 type Seeds = Vec<(&'static str, Vec<u8>)>;
 

@@ -1,0 +1,93 @@
+//! Pipes of each kind, and links between them.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use natpipe::pipe::Relay;
+use natpipe::pipe::tls::{Identity, TlsClient, TlsServer};
+use natpipe::{Filter, NetConf, Pipe, Proto, pipe_open};
+
+use crate::{Cutter, LONG};
+
+const TIMES: usize = 20;
+
+fn certificate() -> &'static Identity {
+    static MADE: OnceLock<Identity> = OnceLock::new();
+    MADE.get_or_init(|| Identity::self_signed(&["127.0.0.1"]).unwrap())
+}
+
+/// Echo servers over TCP, TLS, UDP and Unix sockets; of every two clients one goes away without a word.
+pub async fn kinds(round: u64) {
+    let path = std::env::temp_dir().join(format!("natpipe-soak-{}", std::process::id()));
+    let tls = NetConf::default().tls_server(TlsServer::new(certificate().clone()).unwrap());
+    let trusting = NetConf::default().tls_client(TlsClient::trusting(&certificate().root_pem()).unwrap());
+    for (proto, conf, client_conf) in [
+        (Proto::Tcp, NetConf::default(), NetConf::default()),
+        (Proto::Tcp, tls, trusting),
+        (Proto::Udp, NetConf::default(), NetConf::default()),
+        (Proto::Unix, NetConf::default(), NetConf::default()),
+    ] {
+        let open =
+            pipe_open(proto).conf(conf).msg_cb(|msg, _from, pipe: Pipe| async move { drop(pipe.send(msg).await) });
+        let server = if proto == Proto::Unix {
+            open.bind(PathBuf::from(&path)).await.unwrap()
+        } else {
+            open.bind("127.0.0.1:0").await.unwrap()
+        };
+        for client in 0..4 {
+            let pipe = pipe_open(proto).dest(server.local_addr()).conf(client_conf.clone()).await.unwrap();
+            let words = pipe.subscribe(Filter::all());
+            for _ in 0..TIMES {
+                pipe.send(vec![round as u8; 500]).await.unwrap();
+                assert_eq!(pipe.recv_within(LONG).await.unwrap().data[0], round as u8);
+            }
+            drop(words);
+            match client % 2 {
+                0 => pipe.close().await,
+                _ => pipe.send("nobody waits for the answer").await.unwrap(),
+            }
+        }
+        server.close().await;
+        // It may be gone already.
+        let _ = std::fs::remove_file(&path);
+    }
+}
+
+/// A relay between two sockets, cut in the middle every other time, and links in memory.
+pub async fn links(round: u64) {
+    let service = pipe_open(Proto::Tcp).bind("127.0.0.1:0").await.unwrap();
+    let cutter = Cutter::before(std::net::SocketAddr::new(
+        service.local_addr().ip().unwrap().ip(),
+        service.local_addr().port().unwrap(),
+    ))
+    .await;
+    let front = pipe_open(Proto::Tcp).bind("127.0.0.1:0").await.unwrap();
+    let client = pipe_open(Proto::Tcp).dest(front.local_addr()).await.unwrap();
+    let near = front.accept().await.unwrap();
+    let far = pipe_open(Proto::Tcp).dest(cutter.addr).await.unwrap();
+    let served = service.accept().await.unwrap();
+    let relay = tokio::spawn(async { Relay::new(near, far).wait().await });
+    for _ in 0..TIMES {
+        client.send(vec![1; 5000]).await.unwrap();
+        assert_eq!(served.recv_n(5000).await.unwrap().len(), 5000);
+    }
+    cutter.cut(round.is_multiple_of(2));
+    client.send("the last").await.unwrap();
+    client.finish().await.unwrap();
+    while served.recv_within(LONG).await.is_ok() {}
+    served.close().await;
+    relay.await.unwrap();
+
+    let ((a, b), (c, d)) = (pair(), pair());
+    b.add_pipe(&c);
+    c.add_pipe(&b);
+    a.send("through memory").await.unwrap();
+    assert_eq!(d.recv_within(LONG).await.unwrap().data, "through memory");
+    if round.is_multiple_of(2) {
+        b.del_pipe(&c);
+    }
+}
+
+fn pair() -> (Pipe, Pipe) {
+    Pipe::pair(65_536, NetConf::default()).unwrap()
+}
