@@ -1,9 +1,13 @@
 //! Decides: the first bytes on an authenticated path: what it is for.
 
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+
 use super::PathKind;
 use super::offer::Offer;
 use super::session::SessionId;
-use crate::key::Secret;
+use crate::key::{Secret, TicketAddress};
 
 const VERSION: u8 = 1;
 
@@ -49,56 +53,63 @@ impl Greeting {
 /// What a conversation over the rendezvous is about, in its first message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Topic {
-    /// A stream is relayed for this session. The caller's own addresses follow, for the answerer to connect to.
-    Meet { greeting: Greeting, addresses: Vec<std::net::SocketAddr> },
+    /// The first word: what the caller wants. Where that is a relayed stream, `hello` is what TLS says first in it, so that no
+    /// round trip is spent on asking for the stream. The caller's own addresses follow, for the answerer to connect to.
+    Meet { greeting: Greeting, hello: Bytes, addresses: Vec<SocketAddr> },
     /// A hole is to be punched for it, over this protocol; the rest of the conversation is the punch's.
     Punch { session: SessionId, tcp: bool },
     /// They are to meet at a TURN server; what the caller has for it. The rest of the conversation is about that.
     Turn { session: SessionId, offer: Offer },
+    /// The answerer's answer to [`Meet`](Self::Meet), now and whenever there are more: where it is reached beside what the ticket
+    /// says.
+    Here { addresses: Vec<TicketAddress> },
 }
 
 /// Addresses that are taken of a caller; more would make us knock at many doors.
 const ADDRESSES: usize = 8;
 
+/// The longest first flight of TLS that is taken: ours has some 250 bytes.
+const HELLO: usize = 4096;
+
+/// Flags of an address of [`Topic::Here`], beside its family.
+const UDP: u8 = 0x10;
+const TCP: u8 = 0x20;
+
 impl Topic {
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         match self {
-            Self::Meet { greeting, addresses } => {
+            Self::Meet { greeting, hello, addresses } => {
                 let mut bytes = vec![1];
                 bytes.extend_from_slice(&greeting.to_bytes());
-                for address in addresses.iter().take(ADDRESSES) {
-                    match address.ip() {
-                        std::net::IpAddr::V4(ip) => {
-                            bytes.push(4);
-                            bytes.extend_from_slice(&ip.octets());
-                        }
-                        std::net::IpAddr::V6(ip) => {
-                            bytes.push(6);
-                            bytes.extend_from_slice(&ip.octets());
-                        }
-                    }
-                    bytes.extend_from_slice(&address.port().to_be_bytes());
-                }
+                let len = u16::try_from(hello.len()).ok().filter(|len| usize::from(*len) <= HELLO).unwrap_or(0);
+                bytes.extend_from_slice(&len.to_be_bytes());
+                bytes.extend_from_slice(&hello[..len.into()]);
+                addresses.iter().take(ADDRESSES).for_each(|address| write_address(&mut bytes, 0, *address));
                 bytes
             }
             Self::Punch { session, tcp } => [&[2, u8::from(*tcp)][..], &session.0].concat(),
             Self::Turn { session, offer } => [&[3][..], &session.0, &offer.to_bytes()].concat(),
+            Self::Here { addresses } => {
+                let mut bytes = vec![4];
+                for address in addresses.iter().take(ADDRESSES) {
+                    let flags = if address.udp { UDP } else { 0 } | if address.tcp { TCP } else { 0 };
+                    write_address(&mut bytes, flags, address.addr);
+                }
+                bytes
+            }
         }
     }
 
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, NoGreeting> {
         match bytes.split_first().ok_or(NoGreeting)? {
             (1, rest) => {
-                let (greeting, mut rest) = rest.split_first_chunk::<LEN>().ok_or(NoGreeting)?;
-                let mut addresses = Vec::new();
-                while !rest.is_empty() {
-                    let (address, after) = address(rest).ok_or(NoGreeting)?;
-                    rest = after;
-                    if addresses.len() < ADDRESSES {
-                        addresses.push(address);
-                    }
-                }
-                Ok(Self::Meet { greeting: Greeting::from_bytes(greeting)?, addresses })
+                let (greeting, rest) = rest.split_first_chunk::<LEN>().ok_or(NoGreeting)?;
+                let (len, rest) = rest.split_first_chunk::<2>().ok_or(NoGreeting)?;
+                let len = usize::from(u16::from_be_bytes(*len));
+                let (hello, rest) = rest.split_at_checked(len).filter(|_| len <= HELLO).ok_or(NoGreeting)?;
+                let addresses = addresses(rest)?.into_iter().map(|(_, address)| address).collect();
+                let greeting = Greeting::from_bytes(greeting)?;
+                Ok(Self::Meet { greeting, hello: Bytes::copy_from_slice(hello), addresses })
             }
             (2, [tcp @ (0 | 1), session @ ..]) => {
                 let session = <[u8; 16]>::try_from(session).map_err(|_| NoGreeting)?;
@@ -109,20 +120,55 @@ impl Topic {
                 let offer = Offer::from_bytes(offer).map_err(|_| NoGreeting)?;
                 Ok(Self::Turn { session: SessionId(*session), offer })
             }
+            (4, rest) => {
+                let of = |(flags, addr): (u8, SocketAddr)| TicketAddress {
+                    addr,
+                    udp: flags & UDP > 0,
+                    tcp: flags & TCP > 0,
+                };
+                Ok(Self::Here { addresses: addresses(rest)?.into_iter().map(of).collect() })
+            }
             _ => Err(NoGreeting),
         }
     }
 }
 
-fn address(bytes: &[u8]) -> Option<(std::net::SocketAddr, &[u8])> {
-    let (family, rest) = bytes.split_first()?;
-    let (ip, rest): (std::net::IpAddr, &[u8]) = match family {
+fn write_address(to: &mut Vec<u8>, flags: u8, address: SocketAddr) {
+    match address.ip() {
+        IpAddr::V4(ip) => {
+            to.push(4 | flags);
+            to.extend_from_slice(&ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            to.push(6 | flags);
+            to.extend_from_slice(&ip.octets());
+        }
+    }
+    to.extend_from_slice(&address.port().to_be_bytes());
+}
+
+/// The first few, with their flags; all have to be well formed.
+fn addresses(mut bytes: &[u8]) -> Result<Vec<(u8, SocketAddr)>, NoGreeting> {
+    let mut taken = Vec::new();
+    while !bytes.is_empty() {
+        let (address, after) = address(bytes).ok_or(NoGreeting)?;
+        bytes = after;
+        if taken.len() < ADDRESSES {
+            taken.push(address);
+        }
+    }
+    Ok(taken)
+}
+
+fn address(bytes: &[u8]) -> Option<((u8, SocketAddr), &[u8])> {
+    let (first, rest) = bytes.split_first()?;
+    let (ip, rest): (IpAddr, &[u8]) = match first & 0x0F {
         4 => rest.split_first_chunk::<4>().map(|(ip, rest)| ((*ip).into(), rest))?,
         6 => rest.split_first_chunk::<16>().map(|(ip, rest)| ((*ip).into(), rest))?,
         _ => return None,
     };
     let (port, rest) = rest.split_first_chunk::<2>()?;
-    Some(((ip, u16::from_be_bytes(*port)).into(), rest))
+    Some(((first & 0xF0, (ip, u16::from_be_bytes(*port)).into()), rest))
 }
 
 #[cfg(test)]
@@ -146,10 +192,13 @@ mod tests {
     #[test]
     fn topics_are_read_as_they_were_written_and_nothing_else_is() {
         let addresses = vec!["192.0.2.1:5".parse().unwrap(), "[2001:db8::1]:6".parse().unwrap()];
-        let meet = Topic::Meet { greeting: greeting(None), addresses };
+        let hello = Bytes::from_static(b"client hello");
+        let meet = Topic::Meet { greeting: greeting(None), hello, addresses };
+        let here = |port, udp, tcp| TicketAddress { addr: ([192, 0, 2, 9], port).into(), udp, tcp };
+        let here = Topic::Here { addresses: vec![here(7, true, false), here(8, false, true)] };
         let offer = Offer { relayed: Some("198.51.100.1:9".parse().unwrap()), ..Offer::default() };
         let turn = Topic::Turn { session: SessionId([3; 16]), offer };
-        for topic in [meet.clone(), Topic::Punch { session: SessionId([3; 16]), tcp: true }, turn] {
+        for topic in [meet.clone(), Topic::Punch { session: SessionId([3; 16]), tcp: true }, turn, here] {
             let bytes = topic.to_bytes();
             assert_eq!(Topic::from_bytes(&bytes), Ok(topic));
             assert_eq!(Topic::from_bytes(&[&bytes[..], &[0]].concat()), Err(NoGreeting));
@@ -161,13 +210,22 @@ mod tests {
 
     #[test]
     fn of_many_addresses_a_few_are_taken() {
-        let addresses = (1..=40).map(|port| ([192, 0, 2, 1], port).into()).collect::<Vec<std::net::SocketAddr>>();
-        let mut bytes = Topic::Meet { greeting: greeting(None), addresses: vec![] }.to_bytes();
+        let addresses = (1..=40).map(|port| ([192, 0, 2, 1], port).into()).collect::<Vec<SocketAddr>>();
+        let mut bytes = Topic::Meet { greeting: greeting(None), hello: Bytes::new(), addresses: vec![] }.to_bytes();
         for address in &addresses {
             bytes.extend([4, 192, 0, 2, 1]);
             bytes.extend(address.port().to_be_bytes());
         }
         let Ok(Topic::Meet { addresses, .. }) = Topic::from_bytes(&bytes) else { panic!() };
         assert_eq!(addresses.len(), ADDRESSES);
+    }
+
+    #[test]
+    fn a_first_flight_that_is_longer_than_any_is_not_taken() {
+        let mut bytes = vec![1];
+        bytes.extend(greeting(None).to_bytes());
+        bytes.extend(5000_u16.to_be_bytes());
+        bytes.extend([0; 5000]);
+        assert_eq!(Topic::from_bytes(&bytes), Err(NoGreeting));
     }
 }

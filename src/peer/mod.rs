@@ -34,7 +34,7 @@ pub use node::{
 pub use path::{PathInfo, PathKind};
 pub use session::Ended;
 #[doc(hidden)]
-pub use session::read_record;
+pub use session::{Multipath, read_record};
 
 /// Bytes of the system's randomness.
 fn random<const N: usize>() -> Option<[u8; N]> {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::session::RELAYED;
 use crate::nat::Proto;
 
 /// How two peers came together.
@@ -74,7 +75,7 @@ impl PathInfo {
     /// How good it is beside others that are alive too; smaller is better.
     pub(crate) fn standing(&self) -> u8 {
         match (self.kind, self.proto) {
-            (PathKind::Relay, _) => 2,
+            (PathKind::Relay, _) => RELAYED,
             (_, Proto::Udp) => 1,
             (_, Proto::Tcp) => 0,
         }

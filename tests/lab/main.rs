@@ -9,6 +9,7 @@ mod coturn;
 #[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../turn/coturn.rs"]
 mod coturn_server;
+mod early;
 mod gateway;
 mod hosts;
 mod kinds;
@@ -21,6 +22,7 @@ mod portmap;
 mod prober;
 mod punch;
 mod report;
+mod several;
 #[cfg(feature = "cli")]
 #[path = "../peer/talk.rs"]
 mod talk;

@@ -304,3 +304,40 @@ fn a_place_is_a_server_or_a_broker_and_a_ticket_carries_both() {
     assert_eq!(again, ticket);
     assert_eq!(again.brokers()[0].login(), Some(("ann", "secret")));
 }
+
+#[test]
+fn a_peer_whose_network_has_changed_is_met_again_at_its_broker() {
+    let internet = Internet::with_link(Link::steady(Duration::from_millis(10)), 1).unwrap();
+    let at = internet.host("broker").unwrap();
+    let (_broker, url) = mosquitto(&at);
+    let routers = ["first", "second"].map(|name| internet.router(name, Kind::Open).unwrap());
+    let (ann, bob) = (internet.host("ann").unwrap(), routers[0].host("bob").unwrap());
+    let (give, ticket) = std::sync::mpsc::channel::<Ticket>();
+    let runtime = bob.runtime().unwrap();
+    let via = url.clone();
+    let answering = runtime.spawn(async move {
+        let node = Node::builder().via(via).start().await.unwrap();
+        give.send(node.ticket().unwrap()).unwrap();
+        let (_, pipe) = timeout(2 * LIMIT, node.accept()).await.unwrap().unwrap();
+        assert_eq!(&pipe.recv_within(LIMIT).await.unwrap().data[..], b"hello");
+        pipe.send("it is me").await.unwrap();
+        pipe.recv_within(LIMIT).await.unwrap_err();
+    });
+    let ticket = ticket.recv_timeout(LIMIT).unwrap();
+    // Its connection to the broker stands on an address that is gone, and nothing says so.
+    bob.detach("eth0").unwrap();
+    bob.attach(&routers[1]).unwrap();
+    ann.block_on(async {
+        // By the broker alone: the addresses of the ticket are those that are gone.
+        let node = Node::builder().start().await.unwrap();
+        let by_broker = ticket.brokers().iter().cloned().fold(Ticket::new(ticket.peer()), Ticket::with_broker);
+        // A broker that is not asked before is found dead 30 s later, and who calls is answered for 20 s at most.
+        let peer = timeout(LIMIT, node.peer(&by_broker)).await.unwrap().unwrap();
+        let pipe = peer.open(Proto::Tcp, Default::default()).unwrap();
+        pipe.send("hello").await.unwrap();
+        assert_eq!(&pipe.recv_within(LIMIT).await.unwrap().data[..], b"it is me");
+        peer.close().await;
+    })
+    .unwrap();
+    runtime.block_on(answering).unwrap();
+}

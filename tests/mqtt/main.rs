@@ -1,6 +1,7 @@
 //! Peers that meet through MQTT brokers: mosquitto, and brokers of this test's own that behave badly.
 
 mod bad;
+mod changes;
 mod fake;
 mod mosquitto;
 mod nodes;

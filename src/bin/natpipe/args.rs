@@ -400,6 +400,21 @@ pub struct ServeArgs {
     pub no_relay: bool,
 }
 
+/// What several paths are used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Several {
+    /// Each datagram goes by two paths.
+    Duplicate,
+}
+
+impl From<Several> for natpipe::peer::Multipath {
+    fn from(several: Several) -> Self {
+        match several {
+            Several::Duplicate => Self::Duplicate,
+        }
+    }
+}
+
 /// What `listen` and `connect` can both be told.
 #[derive(Debug, clap::Args)]
 pub struct PeerArgs {
@@ -422,6 +437,9 @@ pub struct PeerArgs {
     /// Send all bytes through a server, so that the peers do not learn each other's addresses.
     #[arg(long)]
     pub relay_only: bool,
+    /// Use several paths to the peer at once, for what this end sends: each datagram by two of them.
+    #[arg(long, value_enum, value_name = "USE")]
+    pub multipath: Option<Several>,
     /// Use this interface only (several may be given).
     #[arg(long, value_name = "NAME")]
     pub interface: Vec<String>,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
@@ -15,12 +16,12 @@ use super::doors::{back, comes_back, knock};
 use super::inner::{Inner, tcp_path};
 use super::meeting::{Meet, MeetError, Meeting};
 use super::relayed;
-use super::secure::{answer_hole, answer_quic, answer_stream};
+use super::secure::{answer_begun, answer_hole, answer_quic, answer_stream};
 use crate::base::task::Nursery;
 use crate::key::tls::Allowed;
 use crate::key::{PeerId, Place, Ticket};
 use crate::nat::Proto;
-use crate::net::Changes;
+use crate::net::{Changes, Family, Local};
 use crate::peer::greeting::{Greeting, Topic};
 use crate::peer::session::SessionId;
 use crate::peer::{PathInfo, PathKind, quic};
@@ -200,7 +201,7 @@ async fn talk(node: Arc<Inner>, signal: Signal) {
         _ => return,
     };
     match topic {
-        Ok(Topic::Meet { greeting, addresses }) => meet(&node, peer, signal, greeting, addresses).await,
+        Ok(Topic::Meet { greeting, hello, addresses }) => meet(&node, peer, &signal, greeting, hello, addresses).await,
         Ok(Topic::Punch { tcp, .. }) => {
             let proto = if tcp { Proto::Tcp } else { Proto::Udp };
             if let Err(error) = punched(&node, peer, signal, proto).await {
@@ -213,18 +214,26 @@ async fn talk(node: Arc<Inner>, signal: Signal) {
                 tracing::debug!(error, "meeting a caller at a TURN server");
             }
         }
+        Ok(Topic::Here { .. }) => tracing::debug!(%peer, "an answer to what was not asked"),
         Err(error) => tracing::debug!(%error, %peer, "a conversation about nothing"),
     }
 }
 
-/// Relays, and connects back, whichever is wanted; both may come to be.
-async fn meet(node: &Arc<Inner>, peer: PeerId, signal: Signal, greeting: Greeting, addresses: Vec<SocketAddr>) {
+/// Relays, and connects back, whichever is wanted; both may come to be. The caller is told meanwhile where else we are reached.
+async fn meet(
+    node: &Arc<Inner>,
+    peer: PeerId,
+    signal: &Signal,
+    greeting: Greeting,
+    hello: Bytes,
+    addresses: Vec<SocketAddr>,
+) {
     let mut ways: Nursery<io::Result<()>> = Nursery::new(&Handle::current());
     if greeting.kind == PathKind::Relay && node.ways.relay {
-        let node = node.clone();
+        let (node, stream) = (node.clone(), signal.relay_stream());
         ways.begin(async move {
-            let stream = signal.relay_stream().map_err(io::Error::from)?;
-            let (peer, greeting, carrier) = answer_stream(&node.me, Allowed::only([peer]), stream).await?;
+            let answered = answer_begun(&node.me, Allowed::only([peer]), hello, stream?).await?;
+            let (peer, greeting, carrier) = answered;
             node.admit(peer, &greeting, carrier, relay_path());
             Ok(())
         });
@@ -234,21 +243,24 @@ async fn meet(node: &Arc<Inner>, peer: PeerId, signal: Signal, greeting: Greetin
             ways.begin(connect_back(node.clone(), peer, greeting.session, to));
         }
     }
-    while !ways.is_empty() {
-        if let Some(Err(error)) = ways.next().await {
-            tracing::debug!(%error, "a way to a caller");
+    let connected = async {
+        while !ways.is_empty() {
+            if let Some(Err(error)) = ways.next().await {
+                tracing::debug!(%error, "a way to a caller");
+            }
         }
-    }
+    };
+    tokio::join!(connected, node.tell_ports(signal));
 }
 
 /// Not on a stranger's word: this machine itself, nobody, everybody.
-fn may_knock(to: SocketAddr) -> bool {
+pub(super) fn may_knock(to: SocketAddr) -> bool {
     let ip = to.ip().to_canonical();
     !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || to.port() == 0)
 }
 
 async fn connect_back(node: Arc<Inner>, peer: PeerId, session: SessionId, to: SocketAddr) -> io::Result<()> {
-    let mut stream = knock(to).await?;
+    let mut stream = knock(&Local::any(Family::of(to.ip())), to).await?;
     stream.write_all(&back(session)).await?;
     let info = tcp_path(PathKind::Reverse, &stream);
     let (peer, greeting, carrier) = answer_stream(&node.me, Allowed::only([peer]), stream).await?;

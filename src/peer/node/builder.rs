@@ -15,6 +15,7 @@ use super::ports::{self, Ports};
 use crate::base::task::Nursery;
 use crate::key::tls::Allowed;
 use crate::key::{Identity, NoRandomness, OneTime, Place};
+use crate::peer::Multipath;
 use crate::peer::defaults::Public;
 use crate::pipe::tls::TlsClient;
 use crate::rendezvous::Proxy;
@@ -75,6 +76,7 @@ pub struct Builder {
     lan: bool,
     public: Public,
     ways: Ways,
+    multipath: Multipath,
 }
 
 impl Default for Builder {
@@ -95,6 +97,7 @@ impl Default for Builder {
             lan: false,
             public: Public::default(),
             ways: Ways { direct: true, relay: true },
+            multipath: Multipath::Off,
         }
     }
 }
@@ -190,6 +193,14 @@ impl Builder {
         self
     }
 
+    /// What several paths to one peer are used for, in what this end sends. Default: [`Multipath::Off`]. With another, a call goes out
+    /// by each interface of ours that it can, and up to three paths are kept in use; the answerer's own option says what its bytes
+    /// do. Costs more traffic: see [`Multipath`].
+    pub fn multipath(mut self, multipath: Multipath) -> Self {
+        self.multipath = multipath;
+        self
+    }
+
     /// Asks the gateways of all routes to open the ports of our doors (PCP, NAT-PMP, UPnP), so that peers reach us straight;
     /// what they open is taken back when the node is closed. Only routes of [`portmap::can_help`](crate::portmap::can_help) are
     /// asked on. Default: yes.
@@ -216,6 +227,7 @@ impl Builder {
             me,
             runtime.clone(),
             self.ways,
+            self.multipath,
             self.allowed,
             self.stun,
             self.turn,

@@ -3,28 +3,29 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use super::answer::{punched_path, relay_path};
-use super::doors::{endpoint_towards, knock};
+use super::doors::{endpoint_at, knock};
 use super::inner::{Inner, tcp_path};
 use super::meeting::{Meet, Meeting};
+use super::news::{self, Back, Elsewhere};
 use super::relayed;
-use super::secure::{call_quic, call_stream};
+use super::secure::{Begun, begin_stream, call_quic, call_stream};
 use crate::base::task::{self, Nursery};
-use crate::key::{PeerId, ServerUrl, Ticket};
+use crate::key::{PeerId, ServerUrl, Ticket, TicketAddress};
 use crate::nat::Proto;
+use crate::net::Local;
 use crate::peer::greeting::{Greeting, Topic};
 use crate::peer::session::{Carrier, Keep, Role, SessionId, Shared};
-use crate::peer::{Event, PathInfo, PathKind, StrategyState, quic};
+use crate::peer::{Event, Multipath, PathInfo, PathKind, StrategyState, quic};
 use crate::punch::Hole;
-use crate::rendezvous::Signal;
+use crate::rendezvous::{RelayStream, Signal};
 
 /// Punching TCP begins this much after UDP, so that both do not take the same ports of a NAT that counts.
 const TCP_LATER: Duration = Duration::from_millis(100);
@@ -32,9 +33,6 @@ const TCP_LATER: Duration = Duration::from_millis(100);
 /// After a race that found only a relay, and after one that found nothing.
 const UPGRADE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(1);
-
-/// How long the peer has to connect back: it tries for four seconds.
-const BACK: Duration = Duration::from_secs(6);
 
 /// After this long without a path that is well, a lost one is looked for anew, and then after twice as long.
 const FRUITLESS: Duration = Duration::from_millis(1500);
@@ -106,7 +104,7 @@ pub(super) async fn call(
         return Ok(Called { keep, events });
     }
     let session = SessionId(crate::peer::random().ok_or(ConnectError::NoRandomness)?);
-    let keep = Shared::begin(&node.runtime, peer, session, Role::Caller);
+    let keep = Shared::begin(&node.runtime, peer, session, Role::Caller, node.multipath);
     node.remember(&keep);
     let (tell, told) = oneshot::channel();
     let race = Race {
@@ -114,6 +112,9 @@ pub(super) async fn call(
         session: Arc::downgrade(&keep.0),
         ticket: ticket.clone(),
         events: events.clone(),
+        elsewhere: Arc::default(),
+        told: Mutex::default(),
+        hearing: Mutex::new(Nursery::new(&node.runtime)),
     };
     task::drive(&node.runtime, race.keep_up(tell));
     let mut paths = keep.0.paths();
@@ -132,6 +133,12 @@ struct Race {
     session: Weak<Shared>,
     ticket: Ticket,
     events: broadcast::Sender<Event>,
+    /// Where the peer is reached beside what its ticket says.
+    elsewhere: Arc<Elsewhere>,
+    /// Where the peer knows that we are reached.
+    told: Mutex<Vec<TicketAddress>>,
+    /// The conversations of the last race.
+    hearing: Mutex<Nursery<()>>,
 }
 
 /// What a strategy has come to.
@@ -232,11 +239,14 @@ impl Race {
         let (path, ailing, mut paths) = (session.good_path(), session.ailing.clone(), session.paths());
         drop(session);
         let relayed = path.as_ref().is_some_and(|path| path.kind == PathKind::Relay);
+        let bettered = path.as_ref().is_none_or(|path| !is_best(path));
         let limit = match path {
             None => AGAIN,
             Some(_) if relayed => UPGRADE,
             Some(_) => Duration::MAX,
         };
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(more) = self.node.upgrade().map(|node| node.more_addresses(&told)) else { return };
         let lost = paths.wait_for(|path| path.as_ref().is_none_or(|path| path.kind == PathKind::Relay && !relayed));
         tokio::select! {
             () = sleep(limit) => return,
@@ -244,6 +254,9 @@ impl Race {
             Ok(_) = lost, if limit != AGAIN => {}
             () = ailing.notified() => {}
             Ok(()) = changes.changed() => {}
+            // Either end is reached in another way too.
+            () = self.elsewhere.bell.notified(), if bettered => return,
+            _ = more, if bettered => return,
         }
         if let Some(node) = self.node.upgrade() {
             node.check_meetings();
@@ -256,9 +269,10 @@ impl Race {
         let (mut failures, mut waiting) = (Failures::default(), 0);
         let (more, mut to_begin) = mpsc::channel(8);
         let Some(id) = self.session.upgrade().map(|session| session.id) else { return failures };
-        if node.ways.direct {
-            waiting += self.begin_direct(node, id, &mut running);
-        }
+        *self.hearing.lock().unwrap_or_else(PoisonError::into_inner) = Nursery::new(&node.runtime);
+        let mut tried = self.ticket.addresses().to_vec();
+        tried.extend(self.elsewhere.addresses());
+        waiting += self.begin_direct(node, id, &tried, &mut running);
         let mut meeting = std::pin::pin!(self.look(node, id, again, more));
         let (mut met, mut open) = (false, true);
         loop {
@@ -274,9 +288,14 @@ impl Race {
                     }
                     None => open = false,
                 },
+                () = self.elsewhere.bell.notified(), if !met || open || waiting > 0 => {
+                    let fresh: Vec<_> = self.elsewhere.addresses().into_iter().filter(|a| !tried.contains(a)).collect();
+                    waiting += self.begin_direct(node, id, &fresh, &mut running);
+                    tried.extend(fresh);
+                }
                 Some((kind, found)) = running.next(), if waiting > 0 => {
                     waiting -= 1;
-                    if self.found(kind, found, &mut failures) {
+                    if self.found(kind, found, node.multipath, &mut failures) {
                         break;
                     }
                 }
@@ -300,14 +319,16 @@ impl Race {
 
     /// A path is used when it is the first, or better than the one in use; true when none that is still looked for can be
     /// better.
-    fn found(&self, kind: PathKind, found: Found, failures: &mut Failures) -> bool {
+    fn found(&self, kind: PathKind, found: Found, multipath: Multipath, failures: &mut Failures) -> bool {
         match found {
             Ok((carrier, info)) => {
                 self.tell(Event::Strategy { kind, state: StrategyState::Won });
-                let best = is_best(&info);
-                let session = self.session.upgrade();
-                let used = session.is_some_and(|session| session.would_gain(&info) && session.attach(carrier, info));
-                used && best
+                let Some(session) = self.session.upgrade() else { return true };
+                let several = multipath != Multipath::Off;
+                let best = is_best(&info) && !several;
+                let one = info.remote.is_none_or(|to| self.node.upgrade().is_none_or(|node| node.locals(to).len() < 2));
+                let wanted = session.would_gain(&info) || several && session.would_add(&info, one);
+                wanted && session.attach(carrier, info) && best
             }
             Err(why) => {
                 self.tell(Event::Strategy { kind, state: StrategyState::Failed { why: why.clone() } });
@@ -321,14 +342,20 @@ impl Race {
         Greeting { kind, session, secret: self.ticket.secret().cloned() }
     }
 
-    /// To every address of the ticket, over both protocols.
-    fn begin_direct(&self, node: &Arc<Inner>, id: SessionId, running: &mut Nursery<(PathKind, Found)>) -> usize {
+    /// To every address where the peer is said to be, over both protocols.
+    fn begin_direct(
+        &self,
+        node: &Arc<Inner>,
+        id: SessionId,
+        addresses: &[TicketAddress],
+        running: &mut Nursery<(PathKind, Found)>,
+    ) -> usize {
         let (peer, greeting) = (self.ticket.peer(), self.greeting(PathKind::Direct, id));
         let mut begun = 0;
-        for address in self.ticket.addresses() {
+        for address in addresses.iter().filter(|_| node.ways.direct) {
             for (proto, wanted) in [(Proto::Tcp, address.tcp), (Proto::Udp, address.udp)] {
-                if wanted {
-                    self.begin(running, PathKind::Direct, direct(node, peer, address.addr, proto, &greeting));
+                for from in node.locals(address.addr).into_iter().filter(|_| wanted) {
+                    self.begin(running, PathKind::Direct, direct(node, peer, from, address.addr, proto, &greeting));
                     begun += 1;
                 }
             }
@@ -413,29 +440,30 @@ impl Race {
         let kind = if relays { PathKind::Relay } else { PathKind::Reverse };
         let greeting = self.greeting(kind, id);
         let doors = node.doors.as_ref().filter(|_| node.ways.direct && first);
-        let addresses: Vec<SocketAddr> = doors
-            .map(|doors| doors.addresses(|i| node.wants(i)))
-            .unwrap_or_default()
-            .iter()
-            .filter(|a| a.tcp)
-            .map(|a| a.addr)
-            .collect();
-        let topic = Topic::Meet { greeting: greeting.clone(), addresses: addresses.clone() };
+        let told = doors.map(|doors| doors.addresses(|i| node.wants(i))).unwrap_or_default();
+        let addresses = told.iter().filter(|a| a.tcp).map(|a| a.addr).collect();
+        let mut begun = None;
+        if relays {
+            begun = Some(begin_stream(&node.me, peer, signal.relay_stream().map_err(said)?).map_err(said)?);
+        }
+        let hello = begun.as_ref().map(|(hello, _)| hello.clone()).unwrap_or_default();
+        let topic = Topic::Meet { greeting: greeting.clone(), hello, addresses };
         signal.send(topic.to_bytes()).await.map_err(said)?;
+        let failed = self.hear(signal, first, &told);
         let send = |kind, strategy: Strategy| async move {
             // The race is over when nobody takes it.
             let _ = more.send((kind, strategy)).await;
         };
-        if !addresses.is_empty() {
-            let (node, greeting, mut back) = (node.clone(), self.greeting(PathKind::Reverse, id), node.await_back(id));
-            send(PathKind::Reverse, Box::pin(async move { reverse(&node, peer, &mut back, &greeting).await })).await;
+        if doors.is_some() {
+            let (greeting, came) = (self.greeting(PathKind::Reverse, id), node.await_back(id));
+            let back = Back { node: node.clone(), meeting: meeting.clone(), peer, greeting, told, came };
+            send(PathKind::Reverse, Box::pin(back.reverse())).await;
         }
         if relayed && first {
             self.meet_at_turn(node, meeting, id, more).await?;
         }
-        if relays {
-            let caller = node.clone();
-            let strategy: Strategy = Box::pin(async move { relay(&caller, peer, signal, &greeting).await });
+        if let Some((_, begun)) = begun {
+            let strategy: Strategy = Box::pin(async move { relay(begun, failed, &greeting).await });
             send(PathKind::Relay, strategy).await;
         }
         if node.ways.direct && first {
@@ -454,6 +482,17 @@ impl Race {
 }
 
 impl Race {
+    /// Goes on hearing what the peer says in a conversation; the receiver is told why it has failed.
+    fn hear(&self, signal: Signal, first: bool, told: &[TicketAddress]) -> oneshot::Receiver<String> {
+        if first {
+            *self.told.lock().unwrap_or_else(PoisonError::into_inner) = told.to_vec();
+        }
+        let (fail, failed) = oneshot::channel();
+        let mut hearing = self.hearing.lock().unwrap_or_else(PoisonError::into_inner);
+        hearing.begin(news::hear(Arc::new(signal), self.ticket.clone(), self.elsewhere.clone(), fail));
+        failed
+    }
+
     /// At a TURN server of either end, which the place to meet has nothing to do with.
     async fn meet_at_turn(
         &self,
@@ -501,12 +540,19 @@ async fn ask(node: &Inner, place: &Meet, peer: PeerId, choice: bool, again: bool
 }
 
 /// Straight to an address.
-pub(super) fn direct(node: &Arc<Inner>, peer: PeerId, to: SocketAddr, proto: Proto, greeting: &Greeting) -> Strategy {
+pub(super) fn direct(
+    node: &Arc<Inner>,
+    peer: PeerId,
+    from: Local,
+    to: SocketAddr,
+    proto: Proto,
+    greeting: &Greeting,
+) -> Strategy {
     let (node, greeting) = (node.clone(), greeting.clone());
     Box::pin(async move {
         match proto {
-            Proto::Tcp => direct_tcp(&node, peer, to, &greeting).await.map_err(said),
-            Proto::Udp => direct_quic(&node, peer, to, &greeting).await.map_err(said),
+            Proto::Tcp => direct_tcp(&node, peer, &from, to, &greeting).await.map_err(said),
+            Proto::Udp => direct_quic(&node, peer, &from, to, &greeting).await.map_err(said),
         }
     })
 }
@@ -514,10 +560,11 @@ pub(super) fn direct(node: &Arc<Inner>, peer: PeerId, to: SocketAddr, proto: Pro
 async fn direct_tcp(
     node: &Inner,
     peer: PeerId,
+    from: &Local,
     to: SocketAddr,
     greeting: &Greeting,
 ) -> io::Result<(Carrier, PathInfo)> {
-    let stream = knock(to).await?;
+    let stream = knock(from, to).await?;
     let info = tcp_path(PathKind::Direct, &stream);
     Ok((call_stream(&node.me, peer, stream, greeting).await?, info))
 }
@@ -525,49 +572,21 @@ async fn direct_tcp(
 async fn direct_quic(
     node: &Inner,
     peer: PeerId,
+    from: &Local,
     to: SocketAddr,
     greeting: &Greeting,
 ) -> io::Result<(Carrier, PathInfo)> {
-    let endpoint = endpoint_towards(to)?;
+    let endpoint = endpoint_at(from)?;
     let local = endpoint.local_addr().ok();
     let carrier = call_quic(&node.me, peer, endpoint, to, greeting).await?;
     Ok((carrier, PathInfo { kind: PathKind::Direct, proto: Proto::Udp, local, remote: Some(to), rtt: None }))
 }
 
-/// The peer has been told our addresses, and may connect back.
-async fn reverse(node: &Inner, peer: PeerId, back: &mut mpsc::Receiver<TcpStream>, greeting: &Greeting) -> Found {
-    let mut last = "the peer did not connect back".to_owned();
-    while let Ok(Some(stream)) = timeout(BACK, back.recv()).await {
-        let info = tcp_path(PathKind::Reverse, &stream);
-        // It may be anybody who connects: only the peer can prove its key.
-        match call_stream(&node.me, peer, stream, greeting).await {
-            Ok(carrier) => return Ok((carrier, info)),
-            Err(error) => last = error.to_string(),
-        }
-    }
-    Err(last)
-}
-
-async fn relay(node: &Inner, peer: PeerId, signal: Signal, greeting: &Greeting) -> Found {
-    let stream = signal.relay_stream().map_err(said)?;
-    let secured = call_stream(&node.me, peer, stream, greeting);
+async fn relay(begun: Begun<RelayStream>, failed: oneshot::Receiver<String>, greeting: &Greeting) -> Found {
     // The conversation tells earlier than a stream could that the peer is not there.
     tokio::select! {
-        carrier = secured => Ok((carrier.map_err(said)?, relay_path())),
-        why = ends(&signal) => Err(why),
-    }
-}
-
-/// Until a conversation that has nothing more to say ends with an error.
-async fn ends(signal: &Signal) -> String {
-    loop {
-        if let Err(error) = signal.recv().await {
-            return match error {
-                // The peer has said all that it had to say.
-                crate::rendezvous::SignalError::Ended => std::future::pending().await,
-                error => error.to_string(),
-            };
-        }
+        carrier = begun.finish(greeting) => Ok((carrier.map_err(said)?, relay_path())),
+        Ok(why) = failed => Err(why),
     }
 }
 

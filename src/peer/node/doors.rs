@@ -115,18 +115,17 @@ fn first<T>(families: [Family; 2], open: impl Fn(Family) -> io::Result<T>) -> io
     open(families[0]).or_else(|_| open(families[1]))
 }
 
-/// A TCP connection straight to an address.
-pub(super) async fn knock(to: SocketAddr) -> io::Result<TcpStream> {
+/// A TCP connection straight to an address, from there.
+pub(super) async fn knock(from: &Local, to: SocketAddr) -> io::Result<TcpStream> {
     let options = SocketOptions { nodelay: true, ..SocketOptions::default() };
-    let socket = socket::stream(&Local::any(Family::of(to.ip())), &options)?;
+    let socket = socket::stream(from, &options)?;
     let connecting = TcpSocket::from_std_stream(socket.into()).connect(to);
     timeout(KNOCK, connecting).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
-/// A QUIC endpoint towards an address.
-pub(super) fn endpoint_towards(to: SocketAddr) -> io::Result<Endpoint> {
-    let family = Family::of(to.ip());
-    quic::on(socket::datagram(&Local::any(family), &SocketOptions::default())?.into(), None)
+/// A QUIC endpoint that only calls.
+pub(super) fn endpoint_at(from: &Local) -> io::Result<Endpoint> {
+    quic::on(socket::datagram(from, &SocketOptions::default())?.into(), None)
 }
 
 /// The first word of who was asked to connect back.

@@ -219,6 +219,11 @@ impl Peer {
         self.called.keep.0.path()
     }
 
+    /// All paths that stand now, those in doubt too, the one in use first.
+    pub fn all_paths(&self) -> Vec<PathInfo> {
+        self.called.keep.0.all_paths()
+    }
+
     /// The path in use and each change of it.
     pub fn paths(&self) -> watch::Receiver<Option<PathInfo>> {
         self.called.keep.0.paths()

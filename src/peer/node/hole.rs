@@ -19,7 +19,7 @@ use crate::key::{Identity, NoRandomness, PeerId};
 use crate::nat::Proto;
 use crate::peer::greeting::Greeting;
 use crate::peer::session::{Carrier, ChannelKind, ChannelPipe, Keep, Role, SessionId, Shared};
-use crate::peer::{Ended, PathInfo, quic};
+use crate::peer::{Ended, Multipath, PathInfo, quic};
 use crate::pipe::{NetConf, OpenError, Pipe};
 use crate::punch::{Channel, Hole, Punched};
 
@@ -144,7 +144,7 @@ async fn answer(hole: Hole, me: &Identity, them: PeerId) -> io::Result<(Greeting
 }
 
 fn begin(role: Role, peer: PeerId, session: SessionId, carrier: Carrier, info: PathInfo) -> Arc<Keep> {
-    let keep = Shared::begin(&Handle::current(), peer, session, role);
+    let keep = Shared::begin(&Handle::current(), peer, session, role, Multipath::Off);
     keep.0.attach(carrier, info);
     keep
 }

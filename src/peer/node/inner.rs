@@ -11,17 +11,18 @@ use tokio::sync::{OnceCell, mpsc, watch};
 
 use super::doors::{Doors, interfaces};
 use super::meeting::{Meet, MeetError, Meeting};
+use super::ports::Ports;
 use super::secure::Me;
 use crate::key::tls::Allowed;
-use crate::key::{OneTime, PeerId, ServerUrl};
-use crate::net::{Family, Interface, Resolver, Route};
+use crate::key::{OneTime, PeerId, ServerUrl, TicketAddress};
+use crate::net::{Family, Interface, Local, Resolver, Route};
 use crate::peer::defaults::Public;
 use crate::peer::greeting::Greeting;
 use crate::peer::session::{Carrier, ChannelKind, Keep, Role, SessionId, Shared};
-use crate::peer::{PathInfo, PathKind};
+use crate::peer::{Multipath, PathInfo, PathKind};
 use crate::pipe::tls::TlsClient;
 use crate::punch::Puncher;
-use crate::rendezvous::{Client, ClientBuilder, ConnectError, Proxy};
+use crate::rendezvous::{Client, ClientBuilder, ConnectError, Proxy, Signal};
 use crate::stun::{self, ServerName};
 use crate::turn::TurnServer;
 
@@ -49,6 +50,7 @@ pub(super) struct Inner {
     pub(super) me: Me,
     pub(super) runtime: Handle,
     pub(super) ways: Ways,
+    pub(super) multipath: Multipath,
     pub(super) allowed: Allowed,
     pub(super) stun: Vec<SocketAddr>,
     pub(super) turn: Vec<TurnServer>,
@@ -88,6 +90,7 @@ impl Inner {
         me: Me,
         runtime: Handle,
         ways: Ways,
+        multipath: Multipath,
         allowed: Allowed,
         stun: Vec<SocketAddr>,
         turn: Vec<TurnServer>,
@@ -111,6 +114,7 @@ impl Inner {
             me,
             runtime,
             ways,
+            multipath,
             allowed,
             stun,
             turn,
@@ -217,6 +221,35 @@ impl Inner {
         std::mem::take(&mut self.lock().meetings)
     }
 
+    // ---- gateways
+
+    fn ports(&self) -> Option<&Arc<Ports>> {
+        self.doors.as_ref().filter(|_| self.ways.direct)?.ports.get()
+    }
+
+    /// Waits until gateways let others in at addresses that are not among these; it keeps nothing alive.
+    pub(super) fn more_addresses(&self, known: &[TicketAddress]) -> impl Future<Output = Vec<TicketAddress>> + use<> {
+        let (found, known) = (self.ports().map(|ports| ports.found()), known.to_vec());
+        async move {
+            match found {
+                Some(mut found) => found.more_than(&known).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// True when no gateway is asked any more.
+    pub(super) fn gateways_have_answered(&self) -> bool {
+        self.ports().is_none_or(|ports| ports.are_settled())
+    }
+
+    /// Tells the other end of a conversation where gateways let it in.
+    pub(super) async fn tell_ports(&self, signal: &Signal) {
+        if let Some(ports) = self.ports() {
+            super::news::tell(ports, signal).await;
+        }
+    }
+
     // ---- punching
 
     /// What to punch with: all our routes, and where STUN is answered.
@@ -246,6 +279,17 @@ impl Inner {
             stun.extend(self.public_stun.get_or_init(|| resolve_all(self.public.stun(0))).await);
         }
         stun
+    }
+
+    /// Where connections to an address begin: wherever the kernel's routes lead; where several paths are wanted, at each interface.
+    pub(super) fn locals(&self, to: SocketAddr) -> Vec<Local> {
+        let family = Family::of(to.ip());
+        if self.multipath == Multipath::Off || to.ip().is_loopback() {
+            return vec![Local::any(family)];
+        }
+        let routes = interfaces(|interface| self.wants(interface)).into_iter().filter_map(|i| i.route(family).ok());
+        let locals: Vec<Local> = routes.filter(is_useful).map(|route| route.bind(0).local()).collect();
+        if locals.len() < 2 { vec![Local::any(family)] } else { locals }
     }
 
     pub(super) fn wants(&self, interface: &Interface) -> bool {
@@ -278,7 +322,7 @@ impl Inner {
             tracing::info!(%peer, "a peer without a good one-time ticket was turned away");
             return None;
         }
-        let keep = Shared::begin(&self.runtime, peer, greeting.session, Role::Answerer);
+        let keep = Shared::begin(&self.runtime, peer, greeting.session, Role::Answerer, self.multipath);
         state.answered.insert(key, keep.clone());
         drop(state);
         crate::base::task::drive(&self.runtime, attend(Arc::downgrade(self), keep.clone(), self.opened.clone()));

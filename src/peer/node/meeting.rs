@@ -89,12 +89,12 @@ impl Meeting {
         }
     }
 
-    /// Looks whether it still stands, now. Brokers are asked often enough by themselves.
+    /// Looks whether it still stands, now.
     pub(super) fn check(&self) {
         match self {
             Self::Server(client) => client.check(),
             #[cfg(feature = "mqtt")]
-            Self::Brokers(_) => {}
+            Self::Brokers(client) => client.check(),
         }
     }
 
@@ -103,7 +103,7 @@ impl Meeting {
         match self {
             Self::Server(client) => client.checked().await,
             #[cfg(feature = "mqtt")]
-            Self::Brokers(_) => {}
+            Self::Brokers(client) => client.checked().await,
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! `meeting` is a place where others are met, `near` this network, `secure` makes paths that are encrypted and proved, `doors` is
 //! where others knock, `ports` has gateways open them, `relayed` meets at TURN servers, `call` reaches a peer by a ticket, `answer`
-//! is reached; `handle` is what a program holds, and `hole` makes one out of a hole alone.
+//! is reached, `news` is what both tell each other meanwhile; `handle` is what a program holds, and `hole` makes one out of a hole alone.
 
 mod answer;
 mod builder;
@@ -14,6 +14,7 @@ mod inner;
 mod meeting;
 #[cfg(feature = "lan")]
 mod near;
+mod news;
 mod ports;
 mod relayed;
 mod secure;

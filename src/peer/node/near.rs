@@ -11,6 +11,7 @@ use super::call::{Strategy, direct};
 use super::inner::Inner;
 use crate::key::Ticket;
 use crate::nat::Proto;
+use crate::net::{Family, Local};
 use crate::peer::PathKind;
 use crate::peer::greeting::Greeting;
 use crate::peer::lan::{Lan, LanError};
@@ -94,7 +95,9 @@ pub(super) async fn seek(
                 tried.push(to);
                 for proto in [Proto::Tcp, Proto::Udp] {
                     // The race is over when nobody takes it.
-                    let _ = more.send((PathKind::Direct, direct(node, ticket.peer(), to, proto, &greeting))).await;
+                    let from = Local::any(Family::of(to.ip()));
+                    let _ =
+                        more.send((PathKind::Direct, direct(node, ticket.peer(), from, to, proto, &greeting))).await;
                 }
             }
             if peers.changed().await.is_err() {

@@ -32,6 +32,45 @@ pub(super) struct Ports {
     found: watch::Sender<Option<Vec<Port>>>,
 }
 
+/// What gateways have opened, and each change of it.
+#[derive(Clone, Debug)]
+pub(super) struct Found(watch::Receiver<Option<Vec<Port>>>);
+
+impl Found {
+    /// Waits for addresses that are not among these, for ever where there will be none. Cancel safe.
+    pub(super) async fn more_than(&mut self, known: &[TicketAddress]) -> Vec<TicketAddress> {
+        loop {
+            let mut fresh = reached(self.0.borrow_and_update().iter().flatten());
+            fresh.retain(|address| !known.contains(address));
+            if !fresh.is_empty() {
+                return fresh;
+            }
+            if self.0.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Waits for a change; false when there will be none. Cancel safe.
+    pub(super) async fn changed(&mut self) -> bool {
+        self.0.changed().await.is_ok()
+    }
+}
+
+/// Where others reach these ports, each address once.
+fn reached<'a>(ports: impl Iterator<Item = &'a Port>) -> Vec<TicketAddress> {
+    let mut addresses: Vec<TicketAddress> = Vec::new();
+    for port in ports {
+        let Some(addr) = port.external else { continue };
+        let (udp, tcp) = (port.proto == Proto::Udp, port.proto == Proto::Tcp);
+        match addresses.iter_mut().find(|known| known.addr == addr) {
+            Some(known) => (known.udp, known.tcp) = (known.udp || udp, known.tcp || tcp),
+            None => addresses.push(TicketAddress { addr, udp, tcp }),
+        }
+    }
+    addresses
+}
+
 /// What has become of one mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Port {
@@ -68,16 +107,17 @@ impl Ports {
 
     /// Where others reach the doors through gateways.
     pub(super) fn addresses(&self) -> Vec<TicketAddress> {
-        let mut addresses: Vec<TicketAddress> = Vec::new();
-        for port in self.found.borrow().iter().flatten() {
-            let Some(addr) = port.external else { continue };
-            let (udp, tcp) = (port.proto == Proto::Udp, port.proto == Proto::Tcp);
-            match addresses.iter_mut().find(|known| known.addr == addr) {
-                Some(known) => (known.udp, known.tcp) = (known.udp || udp, known.tcp || tcp),
-                None => addresses.push(TicketAddress { addr, udp, tcp }),
-            }
-        }
-        addresses
+        reached(self.found.borrow().iter().flatten())
+    }
+
+    /// Tells of every change, and keeps nothing alive.
+    pub(super) fn found(&self) -> Found {
+        Found(self.found.subscribe())
+    }
+
+    /// True once each gateway has answered, or can not.
+    pub(super) fn are_settled(&self) -> bool {
+        self.found.borrow().as_ref().is_some_and(|found| found.iter().all(|port| port.settled))
     }
 
     /// Waits until each gateway has answered or can not, for so long at most.

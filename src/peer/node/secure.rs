@@ -1,15 +1,16 @@
 //! Waits: paths that are encrypted and whose both ends are proved, out of any stream and any hole.
 
-use std::io;
+use std::io::{self, Cursor};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use quinn::{Endpoint, Incoming};
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::{Connect, TlsAcceptor, TlsConnector};
 
 use crate::key::tls::{self, Allowed, SERVER_NAME};
 use crate::key::{Identity, PeerId};
@@ -42,6 +43,44 @@ pub(super) async fn call_stream(
         Ok(Carrier::Stream(Box::new(stream)))
     })
     .await
+}
+
+/// A connection whose first flight goes another way, ahead of the stream.
+pub(super) struct Begun<S>(Connect<S>);
+
+/// As the caller: the first flight of TLS, for the other end to have sooner than the stream would bring it, and what goes on with
+/// the answer. Nothing is sent here.
+pub(super) fn begin_stream<S: Stream>(identity: &Identity, peer: PeerId, stream: S) -> io::Result<(Bytes, Begun<S>)> {
+    let config = tls::client_config(identity, peer, ALPN).map_err(io::Error::other)?;
+    let (mut hello, mut written) = (Vec::new(), Ok(0));
+    let connecting = TlsConnector::from(config).connect_with(tls::server_name(), stream, |session| {
+        written = session.write_tls(&mut hello);
+    });
+    written?;
+    Ok((hello.into(), Begun(connecting)))
+}
+
+impl<S: Stream + 'static> Begun<S> {
+    /// Both ends proved.
+    pub(super) async fn finish(self, greeting: &Greeting) -> io::Result<Carrier> {
+        in_time(async {
+            let mut stream = self.0.await?;
+            stream.write_all(&greeting.to_bytes()).await?;
+            Ok(Carrier::Stream(Box::new(stream)))
+        })
+        .await
+    }
+}
+
+/// As the one who is called, with what came ahead of the stream.
+pub(super) async fn answer_begun(
+    identity: &Identity,
+    allowed: Allowed,
+    hello: Bytes,
+    stream: impl Stream + 'static,
+) -> io::Result<(PeerId, Greeting, Carrier)> {
+    let (read, write) = tokio::io::split(stream);
+    answer_stream(identity, allowed, tokio::io::join(Cursor::new(hello).chain(read), write)).await
 }
 
 /// As the one who is called.

@@ -3,17 +3,18 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 
+use super::batch::Batch;
+use super::buffers::{Buffers, WORTH};
 use super::drive::{Shared, something_to_say};
 use super::path::PathId;
-use super::record::{Record, next_record};
-use super::state::State;
+use super::record::{HEADER, Kind, Record, next_header, next_record};
 
-/// Room for what one read yields.
-const ROOM: usize = 256 << 10;
+/// What one read yields, at most: what a TLS record may hold.
+const ROOM: usize = 16 << 10;
 
 /// Anything that reads and writes, with both ends authenticated.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -73,18 +74,40 @@ async fn both_ways(shared: &Shared, id: PathId, carrier: Carrier, bell: &Notify)
 }
 
 async fn read_stream(shared: &Shared, id: PathId, mut read: impl AsyncRead + Unpin) -> io::Result<()> {
-    let (mut received, mut records) = (BytesMut::with_capacity(ROOM), Vec::new());
+    let (mut received, mut records, buffers) = (BytesMut::new(), Vec::new(), Buffers::default());
+    let mut room = ROOM;
     loop {
-        received.reserve(ROOM / 4);
-        if read.read_buf(&mut received).await? == 0 {
+        received.reserve(room);
+        if read.read_buf(&mut (&mut received).limit(room)).await? == 0 {
             return Ok(());
         }
+        room = ROOM;
         loop {
             match next_record(&mut received) {
                 Ok(Some(record)) => records.push(record),
                 Ok(None) => break,
                 Err(error) => return refused(shared, error),
             }
+        }
+        // `next_record` has looked at it.
+        if let Ok(Some((kind, channel, len))) = next_header(&received)
+            && len >= WORTH
+        {
+            received.advance(HEADER);
+            let mut payload = buffers.take();
+            payload.extend_from_slice(&received.split());
+            while payload.len() < len {
+                let missing = len - payload.len();
+                if read.read_buf(&mut (&mut payload).limit(missing)).await? == 0 {
+                    return Ok(());
+                }
+            }
+            records.push(Record { kind, channel, payload: buffers.lend(payload) });
+            // Another one may follow; of that nothing should have to be moved.
+            room = HEADER;
+        }
+        if records.is_empty() {
+            continue;
         }
         if let Err(error) = shared.handle(id, &mut records) {
             return refused(shared, error);
@@ -103,7 +126,7 @@ async fn write_stream(
     mut write: impl AsyncWrite + Unpin,
     bell: &Notify,
 ) -> io::Result<()> {
-    let (mut records, mut bytes, mut anyway) = (Vec::<Record>::new(), BytesMut::new(), false);
+    let (mut records, mut batch, mut anyway) = (Vec::<Record>::new(), Batch::default(), false);
     loop {
         shared.fill(id, anyway, &mut records);
         if records.is_empty() {
@@ -115,11 +138,9 @@ async fn write_stream(
             continue;
         }
         anyway = false;
-        for record in records.drain(..) {
-            State::write_record(&record, &mut bytes);
-        }
-        write.write_all(&bytes).await?;
-        bytes.clear();
+        records.drain(..).for_each(|record| batch.push(record));
+        batch.close();
+        write.write_all_buf(&mut batch).await?;
     }
 }
 
@@ -155,7 +176,7 @@ async fn read_datagrams(shared: &Shared, id: PathId, connection: &quinn::Connect
         let mut packet = BytesMut::from(connection.read_datagram().await?);
         // One that is no record, or not of a channel, is nobody's.
         if let Ok(Some(record)) = next_record(&mut packet)
-            && record.kind == super::record::Kind::Datagram
+            && matches!(record.kind, Kind::Datagram | Kind::Twin)
             && let Err(error) = shared.handle(id, &mut vec![record])
         {
             tracing::trace!(%error, "a datagram out of place");

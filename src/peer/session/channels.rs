@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::ProtocolError;
+use super::buffers::Buffers;
 use super::record::MAX_PAYLOAD;
 use crate::base::queue::{Limits, Queue};
 
@@ -87,6 +88,7 @@ struct Receiving {
 #[derive(Debug)]
 pub(crate) struct Channel {
     pub(crate) kind: ChannelKind,
+    buffers: Buffers,
     sending: Sending,
     receiving: Receiving,
     /// The pipe is gone.
@@ -112,17 +114,22 @@ impl Channel {
             stopped: false,
             datagrams: Queue::new(DATAGRAMS),
         };
-        Self { kind, sending, receiving, released: false }
+        Self { kind, buffers: Buffers::default(), sending, receiving, released: false }
     }
 
     /// Takes as much of `data` as fits now; 0 where the caller has to wait.
     pub(crate) fn write(&mut self, data: &[u8]) -> usize {
         let room = SEND_BUFFER.saturating_sub(self.sending.bytes).min(data.len());
         for piece in data[..room].chunks(MAX_PAYLOAD) {
-            self.sending.queue.push_back(Bytes::copy_from_slice(piece));
+            self.sending.queue.push_back(self.buffers.copy(piece));
         }
         self.sending.bytes += room;
         room
+    }
+
+    /// True when so much may be written that it is worth waking the writer.
+    pub(crate) fn has_room(&self) -> bool {
+        self.sending.bytes <= SEND_BUFFER / 2
     }
 
     /// True when the other end will read nothing more.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -16,14 +16,17 @@ use super::ProtocolError;
 use super::carry::{Carrier, carry};
 use super::channels::ChannelKind;
 use super::path::{PathId, SessionId};
-use super::record::{HEADER, Kind, Record};
-use super::state::{Event, Role, State};
+use super::record::{HEADER, Record};
+use super::state::{Event, Multipath, Role, State};
 use crate::base::task::{self, Nursery};
 use crate::key::PeerId;
-use crate::peer::PathInfo;
+use crate::peer::{PathInfo, PathKind};
 
 /// Paths that wait to be taken up by the session's task.
 const NEW_PATHS: usize = 8;
+
+/// Paths that are used at one time: the one in use, and as many as are kept beside it.
+const PATHS: usize = 3;
 
 /// How long a session without any path is kept.
 const ORPHANED: Duration = Duration::from_secs(30);
@@ -120,11 +123,11 @@ impl Drop for Keep {
 
 impl Shared {
     /// A session and its task, which ends when the session is over.
-    pub(crate) fn begin(runtime: &Handle, peer: PeerId, id: SessionId, role: Role) -> Arc<Keep> {
+    pub(crate) fn begin(runtime: &Handle, peer: PeerId, id: SessionId, role: Role, multipath: Multipath) -> Arc<Keep> {
         let (new_paths, to_take) = mpsc::channel(NEW_PATHS);
         let now = Instant::now();
         let inner = Inner {
-            state: State::new(role, id, now),
+            state: State::new(role, id, now).with_multipath(multipath),
             lines: BTreeMap::new(),
             next_path: 0,
             readers: HashMap::new(),
@@ -234,6 +237,16 @@ impl Shared {
         Some(PathInfo { rtt: inner.state.rtt(id), ..info })
     }
 
+    /// All paths, the one in use first.
+    pub(crate) fn all_paths(&self) -> Vec<PathInfo> {
+        let inner = self.lock();
+        let of = |(id, line): (&PathId, &Line)| PathInfo { rtt: inner.state.rtt(*id), ..line.info.clone() };
+        let active = inner.state.active();
+        let (mut first, others): (Vec<_>, Vec<_>) = inner.lines.iter().partition(|(id, _)| Some(**id) == active);
+        first.extend(others);
+        first.into_iter().map(of).collect()
+    }
+
     /// Whether there ever was one.
     pub(crate) fn had_a_path(&self) -> bool {
         self.lock().next_path > 0
@@ -251,6 +264,19 @@ impl Shared {
         let inner = self.lock();
         let mut well = inner.lines.iter().filter(|(id, _)| !inner.state.is_doubted(**id));
         well.all(|(_, line)| info.rank() < line.info.rank())
+    }
+
+    /// Whether a path would be one more of the kind that several are used of: not through a server, and by another interface of
+    /// ours; or to another address of the peer's where we have `one` interface only.
+    pub(crate) fn would_add(&self, info: &PathInfo, one: bool) -> bool {
+        let inner = self.lock();
+        let ip = |addr: Option<SocketAddr>| addr.map(|addr| addr.ip());
+        let shares = |line: &Line| match one {
+            true => ip(line.info.remote) == ip(info.remote),
+            false => ip(line.info.local) == ip(info.local),
+        };
+        let shared = inner.lines.values().filter(|line| line.info.kind != PathKind::Relay).any(shares);
+        info.kind != PathKind::Relay && !shared && inner.lines.len() < PATHS
     }
 
     /// The machine's network is another one now, with these addresses: a path from another one is gone, and each of the rest is
@@ -386,19 +412,8 @@ impl Shared {
             if let Some(ended) = inner.ended {
                 return Err(ended.into());
             }
-            let line = inner.state.active().and_then(|path| inner.lines.get(&path));
-            let connection = line.and_then(|line| line.datagrams.as_ref());
-            inner.state.handle_datagram_sent(Instant::now());
-            if let Some(connection) = connection.filter(|c| c.max_datagram_size() >= Some(data.len() + HEADER)) {
-                let mut packet = BytesMut::with_capacity(data.len() + HEADER);
-                State::write_record(&Record::new(Kind::Datagram, id, Bytes::copy_from_slice(data)), &mut packet);
-                if connection.send_datagram(packet.freeze()).is_ok() {
-                    return Ok(());
-                }
-            }
-            if !inner.state.send_datagram_in_order(id, data) {
-                tracing::trace!("a datagram was dropped: the path is full");
-            }
+            let (record, ways) = inner.state.datagram(id, data);
+            ways.into_iter().for_each(|way| inner.send_by(way, &record));
             Ok(())
         })
     }
@@ -490,6 +505,22 @@ fn is_here(ip: IpAddr, here: &[IpAddr]) -> bool {
 }
 
 impl Inner {
+    /// A datagram by this path.
+    fn send_by(&mut self, way: PathId, record: &Record) {
+        let connection = self.lines.get(&way).and_then(|line| line.datagrams.as_ref());
+        self.state.handle_datagram_sent(way, Instant::now());
+        if let Some(connection) = connection.filter(|c| c.max_datagram_size() >= Some(record.payload.len() + HEADER)) {
+            let mut packet = BytesMut::with_capacity(record.payload.len() + HEADER);
+            State::write_record(record, &mut packet);
+            if connection.send_datagram(packet.freeze()).is_ok() {
+                return;
+            }
+        }
+        if !self.state.send_datagram_in_order(way, record.clone()) {
+            tracing::trace!("a datagram was dropped: the path is full");
+        }
+    }
+
     fn leave(&mut self, path: PathId) {
         if let Some(line) = self.lines.remove(&path) {
             line.cut.notify_one();

@@ -1,6 +1,6 @@
 //! Decides: numbered records that survive the loss of a path: what to send again, and what was had before.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::ProtocolError;
 use super::record::Record;
@@ -14,6 +14,10 @@ const UNACKNOWLEDGED: usize = 16 << 20;
 
 /// Bytes received after which an acknowledgement goes out even though nothing else does.
 const ACK_AFTER: usize = 256 << 10;
+
+/// Bytes that are held because they came before others, which took a slower path: no honest end sends more that is not
+/// acknowledged.
+const HELD: usize = UNACKNOWLEDGED + (1 << 20);
 
 /// The sending half.
 #[derive(Debug, Default)]
@@ -55,6 +59,11 @@ impl Outgoing {
         self.kept.is_empty()
     }
 
+    /// The number of the record that [`poll_transmit`](Self::poll_transmit) gives next.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.first + self.given as u64
+    }
+
     /// The next record for the current path.
     pub(crate) fn poll_transmit(&mut self) -> Option<Record> {
         let record = self.kept.get(self.given)?.clone();
@@ -72,6 +81,24 @@ impl Outgoing {
         let known = self.known(expected)?;
         self.forget(known.min(self.given));
         Ok(())
+    }
+
+    /// As [`handle_ack`](Self::handle_ack), where each record goes with its number: what the other end has need not be sent.
+    ///
+    /// # Errors
+    /// A number that was never sent.
+    pub(crate) fn handle_ack_of_any(&mut self, expected: u64) -> Result<(), ProtocolError> {
+        let known = self.known(expected)?;
+        let unsent = self.kept.iter().take(known).skip(self.given).map(Record::len).sum::<usize>();
+        self.waiting -= unsent;
+        self.forget(known);
+        Ok(())
+    }
+
+    /// Everything that is not acknowledged goes once more: one of the paths that it took is gone.
+    pub(crate) fn again(&mut self) {
+        self.given = 0;
+        self.waiting = self.kept.iter().map(Record::len).sum();
     }
 
     /// How many of the kept the other end has.
@@ -99,8 +126,7 @@ impl Outgoing {
     pub(crate) fn resume(&mut self, expected: u64) -> Result<(), ProtocolError> {
         let known = self.known(expected)?;
         self.forget(known);
-        self.given = 0;
-        self.waiting = self.kept.iter().map(Record::len).sum();
+        self.again();
         Ok(())
     }
 }
@@ -113,6 +139,9 @@ pub(crate) struct Incoming {
     acknowledged: u64,
     /// Something came again: the other end does not know that it was here.
     repeated: bool,
+    /// What came before its turn, by number.
+    held: BTreeMap<u64, Record>,
+    held_bytes: usize,
 }
 
 impl Incoming {
@@ -121,21 +150,30 @@ impl Incoming {
         self.expected
     }
 
-    /// Takes the record of this number: true when it is new.
+    /// Takes a record of this number, which may come before its turn. [`poll_due`](Self::poll_due) gives those whose turn it is.
     ///
     /// # Errors
-    /// A number beyond the next: on one path they come in order, so the other end has miscounted.
-    pub(crate) fn is_new(&mut self, number: u64, len: usize) -> Result<bool, ProtocolError> {
-        if number > self.expected {
+    /// When more than any end may send comes before its turn.
+    pub(crate) fn hold(&mut self, number: u64, record: Record) -> Result<(), ProtocolError> {
+        if number < self.expected || self.held.contains_key(&number) {
+            self.repeated |= number < self.expected;
+            return Ok(());
+        }
+        self.held_bytes += record.len() + KEPT;
+        if self.held_bytes > HELD {
             return Err(ProtocolError::Gap { expected: self.expected, number });
         }
-        if number < self.expected {
-            self.repeated = true;
-            return Ok(false);
-        }
+        self.held.insert(number, record);
+        Ok(())
+    }
+
+    /// The next record in its turn.
+    pub(crate) fn poll_due(&mut self) -> Option<Record> {
+        let record = self.held.remove(&self.expected)?;
+        self.held_bytes -= record.len() + KEPT;
         self.expected += 1;
-        self.unacknowledged += len + KEPT;
-        Ok(true)
+        self.unacknowledged += record.len() + KEPT;
+        Some(record)
     }
 
     /// True when the other end waits for nothing else to be told.
@@ -159,10 +197,9 @@ impl Incoming {
         Some(self.expected)
     }
 
-    /// Nothing of what was acknowledged on an earlier path may have arrived there.
+    /// Nothing of what was acknowledged on an earlier path may have arrived there: it is said again.
     pub(crate) fn resume(&mut self) {
-        self.acknowledged = self.expected;
-        self.unacknowledged = 0;
+        self.repeated = true;
     }
 }
 
@@ -217,16 +254,48 @@ mod tests {
         assert_eq!(out.handle_ack(2), Err(ProtocolError::Ack { expected: 2, sent: 1 }));
     }
 
+    /// The payloads of those whose turn it is after this one came.
+    fn comes(incoming: &mut Incoming, number: u64) -> Vec<u8> {
+        incoming.hold(number, record(number as u8)).unwrap();
+        std::iter::from_fn(|| incoming.poll_due()).map(|record| record.payload[0]).collect()
+    }
+
     #[test]
-    fn what_comes_twice_is_taken_once_and_a_gap_is_an_error() {
+    fn what_comes_twice_is_taken_once() {
         let mut incoming = Incoming::default();
-        assert_eq!(incoming.is_new(0, 9), Ok(true));
-        assert_eq!(incoming.is_new(0, 9), Ok(false));
-        assert_eq!(incoming.is_new(2, 9), Err(ProtocolError::Gap { expected: 1, number: 2 }));
+        assert_eq!(comes(&mut incoming, 0), [0]);
+        assert!(comes(&mut incoming, 0).is_empty());
         assert_eq!(incoming.take_ack(), Some(1));
         assert_eq!(incoming.take_ack(), None);
-        assert_eq!(incoming.is_new(0, 9), Ok(false));
+        assert!(comes(&mut incoming, 0).is_empty());
         assert_eq!(incoming.take_ack(), Some(1), "who says it again has not heard that it came");
+    }
+
+    #[test]
+    fn what_comes_before_its_turn_waits_for_it_and_is_bounded() {
+        let mut incoming = Incoming::default();
+        assert!(comes(&mut incoming, 2).is_empty());
+        assert!(comes(&mut incoming, 1).is_empty());
+        assert!(comes(&mut incoming, 2).is_empty(), "once");
+        assert_eq!(comes(&mut incoming, 0), [0, 1, 2]);
+        assert_eq!(incoming.held_bytes, 0);
+        let long = |n| incoming.hold(n, Record::new(Kind::Data, 1, vec![0; 1 << 16]));
+        let taken = (10..).map(long).take_while(Result::is_ok).count();
+        assert!((HELD >> 17..=HELD >> 16).contains(&taken), "{taken}");
+    }
+
+    #[test]
+    fn with_its_number_no_record_is_sent_that_the_other_end_has_and_all_others_are_after_a_loss() {
+        let mut out = Outgoing::default();
+        (0..6).for_each(|n| out.push(record(n)));
+        assert_eq!(out.next_number(), 0);
+        (0..4).for_each(|_| drop(out.poll_transmit()));
+        out.again();
+        out.handle_ack_of_any(3).unwrap();
+        assert_eq!(out.next_number(), 3);
+        assert_eq!(out.waiting(), 3 * HEADER_AND_ONE);
+        assert_eq!(payloads(&mut out), [3, 4, 5]);
+        assert_eq!(out.handle_ack_of_any(9), Err(ProtocolError::Ack { expected: 9, sent: 6 }));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! Two peers' conversation: many channels over whatever path there is now, none of it lost, doubled or
 //! reordered when the path changes.
 //!
-//! `record` is the format, `lane` numbers records and sends them again, `channels` holds the bytes of
-//! each channel and its window, `pulse` tells a living path from a dead one, `state` puts them together; all of these decide. `drive` and `carry` wait: they
+//! `record` is the format, `batch` how it is written, `buffers` where payloads stand, `lane` numbers records and sends them again, `channels` holds the bytes of
+//! each channel and its window, `pulse` tells a living path from a dead one, `twins` a datagram
+//! from its copy, `state` puts them together; all of these decide. `drive` and `carry` wait: they
 //! move bytes between the state and the paths. `transport` makes each channel a pipe.
 
+mod batch;
+mod buffers;
 mod carry;
 mod channels;
 mod drive;
@@ -16,6 +19,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod twins;
 
 pub(crate) use carry::{Carrier, Stream};
 pub(crate) use channels::ChannelKind;
@@ -25,6 +29,8 @@ pub(crate) use path::SessionId;
 use record::Kind;
 #[doc(hidden)]
 pub use record::reread as read_record;
+pub use state::Multipath;
+pub(crate) use state::RELAYED;
 pub(crate) use state::Role;
 pub(crate) use transport::ChannelPipe;
 
@@ -49,10 +55,10 @@ pub(crate) enum ProtocolError {
         /// How many were sent.
         sent: u64,
     },
-    /// Records are missing on a path that keeps their order.
-    #[error("record {number} came where {expected} was due")]
+    /// More came before its turn than any end may send.
+    #[error("record {number} came where {expected} was due, and too much before it")]
     Gap {
-        /// The next number.
+        /// The number whose turn it is.
         expected: u64,
         /// The number that came.
         number: u64,

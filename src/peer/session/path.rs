@@ -75,6 +75,12 @@ pub(crate) struct Path {
     pub(crate) greeted: bool,
     /// Our greeting was not answered yet.
     pub(crate) awaiting: bool,
+    /// The number that the other end gives to the next numbered record that goes on this path, where it is known.
+    pub(crate) out: Option<u64>,
+    /// Bytes of numbered records that came on it since something was said of them there.
+    pub(crate) unsaid: usize,
+    /// Numbered records went on it, and it was not given up since.
+    pub(crate) is_used: bool,
     /// How good it is beside others; smaller is better.
     pub(crate) standing: u8,
     pub(crate) pulse: Pulse,
@@ -88,6 +94,9 @@ impl Path {
             number: 0,
             greeted: false,
             awaiting: false,
+            out: None,
+            is_used: false,
+            unsaid: 0,
             standing,
             pulse: Pulse::new(now),
             control: VecDeque::new(),

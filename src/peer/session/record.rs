@@ -14,8 +14,8 @@ pub(crate) const HEADER: usize = 8;
 /// channel waits no longer than one of these takes.
 pub(crate) const MAX_PAYLOAD: usize = 1 << 16;
 
-/// What a record says. Those from [`Open`](Kind::Open) on are numbered and survive the loss of a path;
-/// those before it concern the path that they came on.
+/// What a record says. Those from [`Open`](Kind::Open) to [`Close`](Kind::Close) are numbered and survive the loss of a path;
+/// the others concern the path that they came on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// First on each path: which session, which attempt, and what was received so far.
@@ -42,16 +42,20 @@ pub(crate) enum Kind {
     Window,
     /// The session is over: everything was said.
     Close,
+    /// The number of the next numbered record on this path, where it is not the one after the last: others go other ways.
+    At,
+    /// A datagram of a channel that goes other ways as well: its number, then its bytes.
+    Twin,
 }
 
 impl Kind {
     /// True for what is numbered, acknowledged and sent again on another path.
     pub(crate) fn is_numbered(self) -> bool {
-        self as u8 >= Self::Open as u8
+        (Self::Open as u8..=Self::Close as u8).contains(&(self as u8))
     }
 
     fn from_byte(byte: u8) -> Option<Self> {
-        const ALL: [Kind; 12] = [
+        const ALL: [Kind; 14] = [
             Kind::Hello,
             Kind::Ack,
             Kind::Ping,
@@ -64,6 +68,8 @@ impl Kind {
             Kind::Stop,
             Kind::Window,
             Kind::Close,
+            Kind::At,
+            Kind::Twin,
         ];
         ALL.get(usize::from(byte)).copied()
     }
@@ -109,6 +115,20 @@ impl Record {
 /// # Errors
 /// A kind that is not known, or a payload that is too long.
 pub(crate) fn next_record(received: &mut BytesMut) -> Result<Option<Record>, ProtocolError> {
+    let Some((kind, channel, len)) = next_header(received)? else { return Ok(None) };
+    if received.len() < HEADER + len {
+        return Ok(None);
+    }
+    received.advance(HEADER);
+    let payload = received.split_to(len).freeze();
+    Ok(Some(Record { kind, channel, payload }))
+}
+
+/// Kind, channel and length of the payload of the record that begins there; nothing is taken.
+///
+/// # Errors
+/// As [`next_record`].
+pub(crate) fn next_header(received: &[u8]) -> Result<Option<(Kind, u32, usize)>, ProtocolError> {
     let Some((header, _)) = received.split_first_chunk::<HEADER>() else { return Ok(None) };
     let [kind, l2, l1, l0, channel @ ..] = *header;
     let kind = Kind::from_byte(kind).ok_or(ProtocolError::Kind(kind))?;
@@ -116,12 +136,7 @@ pub(crate) fn next_record(received: &mut BytesMut) -> Result<Option<Record>, Pro
     if len > MAX_PAYLOAD {
         return Err(ProtocolError::TooLong(len));
     }
-    if received.len() < HEADER + len {
-        return Ok(None);
-    }
-    received.advance(HEADER);
-    let payload = received.split_to(len).freeze();
-    Ok(Some(Record { kind, channel: u32::from_be_bytes(channel), payload }))
+    Ok(Some((kind, u32::from_be_bytes(channel), len)))
 }
 
 /// The next record's header and payload, for the fuzz target.
@@ -161,15 +176,15 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_is_refused() {
-        let mut received = BytesMut::from(&[12, 0, 0, 0, 0, 0, 0, 1][..]);
-        assert_eq!(next_record(&mut received), Err(ProtocolError::Kind(12)));
+        let mut received = BytesMut::from(&[14, 0, 0, 0, 0, 0, 0, 1][..]);
+        assert_eq!(next_record(&mut received), Err(ProtocolError::Kind(14)));
     }
 
     #[test]
     fn each_kind_is_read_as_what_it_was_written() {
-        for byte in 0..12 {
+        for byte in 0..14 {
             assert_eq!(Kind::from_byte(byte).map(|kind| kind as u8), Some(byte));
         }
-        assert_eq!(Kind::from_byte(12), None);
+        assert_eq!(Kind::from_byte(14), None);
     }
 }

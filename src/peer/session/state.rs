@@ -12,13 +12,17 @@ use super::ProtocolError;
 use super::channels::{Channel, ChannelKind, Next};
 use super::lane::{Incoming, Outgoing};
 use super::path::{Hello, Path, PathId, SessionId};
-use super::record::{Kind, Record};
+use super::record::{Kind, MAX_PAYLOAD, Record};
+use super::twins::Twins;
 
 /// Channels that may be open at once, opened by either end.
 const CHANNELS: usize = 512;
 
 /// Bytes given to the lane ahead of the path: more would make a new channel wait behind them.
 const AHEAD: usize = 256 << 10;
+
+/// Bytes that come on a path beside the one in use before they are acknowledged there.
+const ANSWER_AFTER: usize = 32 << 10;
 
 /// Paths beside the one in use that are kept to go back to.
 const SPARE: usize = 2;
@@ -28,6 +32,24 @@ const KEPT: usize = 8;
 
 /// A better path that was in doubt is gone back to when it has been well for this long.
 const STEADY: Duration = Duration::from_secs(2);
+
+/// The standing of a path through a server; others are better.
+pub(crate) const RELAYED: u8 = 2;
+
+/// What several paths to one peer are used for. Each end decides for what it sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Multipath {
+    /// One path carries everything; others are kept to go to when it dies.
+    #[default]
+    Off,
+    /// The bytes of streams take all paths that do not lead through a server, each as much as it takes. It is not offered yet: in
+    /// virtual time nothing is lost, but on a loaded machine it has stalled.
+    #[cfg(test)]
+    Throughput,
+    /// Each datagram takes two paths, and the first copy counts: the loss of one path, or on one, costs nothing. Streams take one.
+    Duplicate,
+}
 
 /// Which end a session's end is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +105,10 @@ pub(crate) struct State {
     greeted: bool,
     /// When the batch that goes out began.
     batch: Instant,
+    multipath: Multipath,
+    /// The next datagram that goes several ways.
+    next_twin: u64,
+    twins: Twins,
 }
 
 impl State {
@@ -108,7 +134,22 @@ impl State {
             close_heard: false,
             greeted: false,
             batch: now,
+            multipath: Multipath::Off,
+            next_twin: 0,
+            twins: Twins::default(),
         }
+    }
+
+    /// What several paths are used for.
+    pub(crate) fn with_multipath(self, multipath: Multipath) -> Self {
+        Self { multipath, ..self }
+    }
+
+    fn spreads(&self) -> bool {
+        #[cfg(test)]
+        return self.multipath == Multipath::Throughput;
+        #[cfg(not(test))]
+        false
     }
 
     // ---- paths
@@ -120,7 +161,7 @@ impl State {
             let oldest =
                 self.paths.iter().filter(|(id, _)| self.active != Some(**id)).min_by_key(|(_, path)| path.epoch);
             if let Some(oldest) = oldest.map(|(id, _)| *id) {
-                self.paths.remove(&oldest);
+                self.give_up(oldest);
                 self.events.push_back(Event::Over(oldest));
             }
         }
@@ -150,17 +191,25 @@ impl State {
         if !path.greeted || self.role == Role::Answerer {
             path.number = expected;
         }
+        path.out = None;
         path.say(Hello { session: self.session, epoch: path.epoch, expected, from }.to_record());
         path.ask(now, self.since);
     }
 
     /// The path is gone.
     pub(crate) fn detach(&mut self, id: PathId, now: Instant) {
-        self.paths.remove(&id);
+        self.give_up(id);
         if self.active == Some(id) {
             self.active = None;
         }
         self.reconsider(now);
+    }
+
+    /// What was on its way there goes by the others.
+    fn give_up(&mut self, id: PathId) {
+        if self.paths.remove(&id).is_some_and(|path| path.is_used) && self.spreads() {
+            self.outgoing.again();
+        }
     }
 
     pub(crate) fn active(&self) -> Option<PathId> {
@@ -218,13 +267,20 @@ impl State {
     fn switch(&mut self, id: PathId, expected: u64) -> Result<(), ProtocolError> {
         if self.active == Some(id) {
             // The first path, used before it was greeted: all of it is on the way already.
-            return self.outgoing.handle_ack(expected);
+            return self.handle_ack(expected);
         }
+        let before = self.active.and_then(|active| self.paths.get(&active));
+        let goes_on = self.spreads() && before.is_some_and(Path::is_usable);
         self.active = Some(id);
         self.events.push_back(Event::Active(id));
         self.spare_few();
         self.incoming.resume();
-        self.outgoing.resume(expected)
+        // The path before still carries what was given to it.
+        if goes_on { self.handle_ack(expected) } else { self.outgoing.resume(expected) }
+    }
+
+    fn handle_ack(&mut self, expected: u64) -> Result<(), ProtocolError> {
+        if self.spreads() { self.outgoing.handle_ack_of_any(expected) } else { self.outgoing.handle_ack(expected) }
     }
 
     /// Gives up what is one too many to keep: paths that are in doubt first, then those that were in use longest ago; the last
@@ -241,7 +297,7 @@ impl State {
             return;
         }
         if let Some((id, _)) = spares.into_iter().min_by_key(|(_, worth)| *worth) {
-            self.paths.remove(&id);
+            self.give_up(id);
             self.events.push_back(Event::Over(id));
         }
     }
@@ -316,10 +372,13 @@ impl State {
             let number = path.number;
             path.number += 1;
             path.pulse.handle_busy(now, false);
-            return match self.incoming.is_new(number, record.len())? {
-                true => self.handle_numbered(record),
-                false => Ok(()),
-            };
+            path.unsaid += record.len();
+            self.incoming.hold(number, record)?;
+            while let Some(record) = self.incoming.poll_due() {
+                self.handle_numbered(record)?;
+            }
+            self.answer_beside(id);
+            return Ok(());
         }
         match record.kind {
             Kind::Ping => path.handle_ping(record.payload),
@@ -328,11 +387,29 @@ impl State {
                 self.reconsider(now);
             }
             Kind::Doubt if self.role == Role::Caller => self.handle_doubt(id, now),
-            Kind::Ack => return self.outgoing.handle_ack(record.number()?),
+            Kind::Ack => return self.handle_ack(record.number()?),
+            Kind::At => path.number = record.number()?,
             Kind::Datagram => self.handle_datagram(record.channel, record.payload),
+            Kind::Twin => {
+                let (number, _) = record.payload.split_first_chunk::<8>().ok_or(ProtocolError::Length(Kind::Twin))?;
+                if self.twins.is_new(u64::from_be_bytes(*number)) {
+                    self.handle_datagram(record.channel, record.payload.slice(8..));
+                }
+            }
             other => return Err(ProtocolError::OutOfPlace(other)),
         }
         Ok(())
+    }
+
+    /// What comes on a path beside the one in use is acknowledged there as well, or the other end would hear nothing on it and
+    /// doubt it while it is full.
+    fn answer_beside(&mut self, id: PathId) {
+        let expected = self.incoming.expected();
+        let beside = self.active != Some(id);
+        if let Some(path) = self.paths.get_mut(&id).filter(|path| beside && path.unsaid >= ANSWER_AFTER) {
+            path.unsaid = 0;
+            path.say(Record::new(Kind::Ack, 0, expected.to_be_bytes().to_vec()));
+        }
     }
 
     fn handle_numbered(&mut self, record: Record) -> Result<(), ProtocolError> {
@@ -475,14 +552,30 @@ impl State {
         self.settle(id);
     }
 
-    /// A datagram for the lane, where the path has none of its own. False when it was dropped, since a
-    /// datagram does not wait.
-    pub(crate) fn send_datagram_in_order(&mut self, id: u32, data: &[u8]) -> bool {
-        let Some(path) = self.active.and_then(|id| self.paths.get_mut(&id)) else { return false };
-        if self.outgoing.waiting() >= AHEAD {
-            return false;
+    /// A datagram as it goes out, and by which paths: the one in use, and another one where each is to take two.
+    pub(crate) fn datagram(&mut self, id: u32, data: &[u8]) -> (Record, Vec<PathId>) {
+        let mut ways: Vec<PathId> = self.active.into_iter().collect();
+        let fits = data.len() + 8 <= MAX_PAYLOAD;
+        if self.multipath == Multipath::Duplicate && fits {
+            let others = self.paths.iter().filter(|(id, path)| self.active != Some(**id) && path.is_usable());
+            ways.extend(others.min_by_key(|(_, path)| (path.standing, path.pulse.rtt())).map(|(id, _)| *id));
         }
-        path.say(Record::new(Kind::Datagram, id, Bytes::copy_from_slice(data)));
+        if ways.len() < 2 {
+            return (Record::new(Kind::Datagram, id, Bytes::copy_from_slice(data)), ways);
+        }
+        let number = self.next_twin;
+        self.next_twin += 1;
+        (Record::new(Kind::Twin, id, [&number.to_be_bytes(), data].concat()), ways)
+    }
+
+    /// A datagram between the records of a path that has none of its own. False when it was dropped, since a datagram does not
+    /// wait.
+    pub(crate) fn send_datagram_in_order(&mut self, way: PathId, record: Record) -> bool {
+        let full = self.outgoing.waiting() >= AHEAD;
+        match self.paths.get_mut(&way) {
+            Some(path) if !full => path.say(record),
+            _ => return false,
+        }
         true
     }
 
@@ -504,23 +597,26 @@ impl State {
         self.batch = now;
     }
 
-    /// A datagram goes by the path in use, past the records.
-    pub(crate) fn handle_datagram_sent(&mut self, now: Instant) {
-        if let Some(path) = self.active.and_then(|id| self.paths.get_mut(&id)) {
+    /// A datagram goes by this path, past the records.
+    pub(crate) fn handle_datagram_sent(&mut self, way: PathId, now: Instant) {
+        if let Some(path) = self.paths.get_mut(&way) {
             path.pulse.handle_busy(now, false);
         }
+    }
+
+    /// True when numbered records go on this path.
+    fn carries(&self, id: PathId, path: &Path) -> bool {
+        self.active == Some(id) || (self.spreads() && path.is_usable() && !path.awaiting && path.standing < RELAYED)
     }
 
     /// True when a batch would say something on this path; an acknowledgement alone waits for company,
     /// or for `ack_is_due`.
     pub(crate) fn has_output(&self, id: PathId) -> bool {
         let Some(path) = self.paths.get(&id) else { return false };
+        let lane = || self.outgoing.waiting() > 0 || (!self.ready.is_empty() && !self.outgoing.is_full());
         path.has_control()
-            || (self.active == Some(id)
-                && (self.outgoing.waiting() > 0
-                    || self.incoming.ack_is_due()
-                    || (!self.ready.is_empty() && !self.outgoing.is_full())
-                    || self.must_say_close()))
+            || (self.carries(id, path) && lane())
+            || (self.active == Some(id) && (self.incoming.ack_is_due() || self.must_say_close()))
     }
 
     /// True when received records wait for an acknowledgement.
@@ -534,20 +630,29 @@ impl State {
         if let Some(record) = path.poll_control() {
             return Some(record);
         }
-        if self.active != Some(id) {
+        let path = self.paths.get(&id)?;
+        if !self.carries(id, path) {
             return None;
         }
-        if std::mem::take(&mut self.ack_now)
+        if self.active == Some(id)
+            && std::mem::take(&mut self.ack_now)
             && let Some(expected) = self.incoming.take_ack()
         {
             return Some(Record::new(Kind::Ack, 0, expected.to_be_bytes().to_vec()));
         }
         self.fill_lane();
-        let record = self.outgoing.poll_transmit()?;
-        if let Some(path) = self.paths.get_mut(&id) {
-            path.pulse.handle_busy(self.batch, true);
+        if self.outgoing.waiting() == 0 {
+            return None;
         }
-        Some(record)
+        let (number, spreads, path) = (self.outgoing.next_number(), self.spreads(), self.paths.get_mut(&id)?);
+        path.pulse.handle_busy(self.batch, true);
+        path.is_used = true;
+        if spreads && path.out != Some(number) {
+            path.out = Some(number);
+            return Some(Record::new(Kind::At, 0, number.to_be_bytes().to_vec()));
+        }
+        path.out = Some(number + 1);
+        self.outgoing.poll_transmit()
     }
 
     /// Lets the channels that are ready say something in turn, one record each.
@@ -558,7 +663,9 @@ impl State {
             match channel.next() {
                 Next::Data(data) => {
                     self.outgoing.push(Record::new(Kind::Data, id, data));
-                    self.events.push_back(Event::Writable(id));
+                    if channel.has_room() {
+                        self.events.push_back(Event::Writable(id));
+                    }
                 }
                 Next::Finish => self.outgoing.push(Record::new(Kind::Finish, id, Bytes::new())),
                 Next::Nothing => {}
@@ -589,18 +696,24 @@ impl State {
     /// Asks quiet paths, doubts silent ones, and gives up dead ones.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         let since = self.since;
-        let (mut dead, mut doubted) = (Vec::new(), false);
+        let (mut dead, mut doubted, mut lost) = (Vec::new(), false, false);
         for (id, path) in &mut self.paths {
             if path.pulse.is_dead(now) {
                 dead.push(*id);
                 continue;
             }
-            doubted |= path.pulse.handle_doubt(now) && self.active == Some(*id);
+            let begins = path.pulse.handle_doubt(now);
+            doubted |= begins && self.active == Some(*id);
+            // What it was given goes by the others.
+            lost |= begins && std::mem::take(&mut path.is_used);
             if path.pulse.wants_asking(now) {
                 path.ask(now, since);
                 // Whoever is asked in vain is not the only one to be asked.
                 doubted |= self.active == Some(*id) && path.pulse.is_doubted();
             }
+        }
+        if lost && self.spreads() {
+            self.outgoing.again();
         }
         for id in dead {
             self.detach(id, now);

@@ -9,7 +9,7 @@ use super::ProtocolError;
 use super::channels::ChannelKind;
 use super::path::{PathId, SessionId};
 use super::record::{Kind, Record, next_record};
-use super::state::{Event, Role, State};
+use super::state::{Event, Multipath, Role, State};
 
 const CALLER: usize = 0;
 const ANSWERER: usize = 1;
@@ -334,4 +334,85 @@ fn the_greeting_of_another_session_is_refused() {
     state.attach(PathId(1), 1, now);
     let hello = caller.poll_transmit(PathId(1)).unwrap();
     assert_eq!(state.handle_record(PathId(1), hello, now), Err(ProtocolError::Greeting));
+}
+
+/// As above, but bytes take all paths at once, at both ends.
+#[test]
+fn nothing_is_lost_doubled_or_reordered_on_several_paths_at_once_whatever_they_do() {
+    let (mut changes, mut together) = (0, 0);
+    for seed in 100..130 {
+        let mut world = World::new(seed);
+        world.ends = world.ends.map(|end| end.with_multipath(Multipath::Throughput));
+        world.connect(1, Duration::from_millis(20));
+        world.connect(2, Duration::from_millis(3));
+        let total = 3_000_000;
+        let id = world.ends[CALLER].open(ChannelKind::Stream).unwrap();
+        let (mut sent, mut got, mut path) = ([0; 2], [0; 2], 2);
+        for turn in 0.. {
+            assert!(turn < 20_000, "seed {seed}: it gets on: {sent:?} {got:?}");
+            for end in [CALLER, ANSWERER] {
+                if world.ends[end].channel(id).is_none() {
+                    continue;
+                }
+                let len = (total - sent[end]).min(world.random(300_000) as usize);
+                sent[end] += world.ends[end].write(id, &pattern(sent[end], len));
+                while let Some(data) = world.ends[end].read(id) {
+                    assert!(data == pattern(got[end], data.len()), "seed {seed}: other bytes at {}", got[end]);
+                    got[end] += data.len();
+                }
+            }
+            let one = 1 + world.random(path);
+            match world.random(30) {
+                0 => {
+                    path += 1;
+                    let delay = Duration::from_millis(1 + world.random(40));
+                    world.connect(path, delay);
+                }
+                1 | 2 => {
+                    if let Some(wire) = world.wires.get_mut(&PathId(one)) {
+                        wire.stuck = !wire.stuck;
+                    }
+                }
+                3 => world.cut(one),
+                _ => {}
+            }
+            if world.ends[CALLER].active().is_none() {
+                path += 1;
+                world.connect(path, Duration::from_millis(5));
+            }
+            world.step(Duration::from_millis(1));
+            together += usize::from(world.wires.values().filter(|wire| !wire.flying[ANSWERER].is_empty()).count() > 1);
+            if got == [total; 2] {
+                break;
+            }
+        }
+        changes += path - 2;
+    }
+    assert!(changes > 40 && together > 300, "paths did change: {changes}, and were used together: {together}");
+}
+
+#[test]
+fn of_a_datagram_that_takes_two_paths_the_first_copy_is_taken_and_the_loss_of_one_path_costs_none() {
+    let mut world = World::new(11);
+    world.ends = world.ends.map(|end| end.with_multipath(Multipath::Duplicate));
+    world.connect(1, Duration::from_millis(20));
+    world.connect(2, Duration::from_millis(5));
+    let id = world.ends[CALLER].open(ChannelKind::Datagram).unwrap();
+    world.run(100);
+    let mut ways_of = Vec::new();
+    for n in 0..100_u8 {
+        if n == 30 {
+            world.wires.get_mut(&PathId(2)).unwrap().stuck = true;
+        }
+        let (record, ways) = world.ends[CALLER].datagram(id, &[n]);
+        ways_of.push(ways.len());
+        for way in ways {
+            assert!(world.ends[CALLER].send_datagram_in_order(way, record.clone()));
+        }
+        world.run(5);
+    }
+    world.run(100);
+    let got: Vec<u8> = std::iter::from_fn(|| world.ends[ANSWERER].read(id)).map(|data| data[0]).collect();
+    assert_eq!(got, (0..100).collect::<Vec<u8>>());
+    assert_eq!(ways_of[..30], [2; 30]);
 }

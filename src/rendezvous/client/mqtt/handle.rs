@@ -55,6 +55,8 @@ pub struct MqttClient {
     open: bool,
     /// Whether a broker has been connected once.
     was_up: Arc<AtomicBool>,
+    /// Counts the times that the connections were doubted.
+    checks: Arc<watch::Sender<u64>>,
 }
 
 impl MqttClient {
@@ -96,6 +98,21 @@ impl MqttClient {
             Ok(_) => Err(BrokerError::Unreachable { why: "the client was closed".into() }),
             Err(_) => Err(BrokerError::Unreachable { why: format!("none answered within {READY:?}").into() }),
         }
+    }
+
+    /// Has each broker asked whether it is still there: one that does not answer within a second is connected to anew, and one that
+    /// was waited for is tried at once. To be called when the network has changed; a client that is left alone notices by itself,
+    /// up to a minute later.
+    pub fn check(&self) {
+        self.checks.send_modify(|checks| *checks += 1);
+    }
+
+    /// The same; returns when one broker has answered, or was connected to anew. Cancel safe.
+    pub async fn checked(&self) {
+        let mut proofs = self.handle.shared.proofs.subscribe();
+        self.check();
+        // The sender is in what is held here.
+        let _ = proofs.changed().await;
     }
 
     /// Begins a conversation with a peer. Nothing is waited for: what is sent follows at once.
@@ -185,12 +202,13 @@ impl MqttBuilder {
         let was_up = Arc::default();
         let standings = Standing::of(&self.brokers, &shared, &was_up);
         let (mut links, mut mouths) = (Nursery::new(&runtime), Vec::new());
+        let checks = Arc::new(watch::Sender::new(0));
         for (broker, standing) in self.brokers.iter().zip(standings) {
             let (give, letters) = mpsc::channel(LETTERS);
             let way = Way { broker: broker.clone(), tls: tls.clone(), proxy: self.proxy.clone() };
             let topic = topic(me).into();
             let link = Link { shared: shared.clone(), identity: self.identity.clone(), topic, way, standing };
-            links.begin(link.run(letters));
+            links.begin(link.run(letters, checks.subscribe()));
             mouths.push(give);
         }
         let pumping = pump::run(shared.clone(), me, mouths);
@@ -202,7 +220,7 @@ impl MqttBuilder {
             }
         });
         let handle = Arc::new(Handle { shared });
-        Ok(MqttClient { handle, brokers: self.brokers.into(), open: self.open, was_up })
+        Ok(MqttClient { handle, brokers: self.brokers.into(), open: self.open, was_up, checks })
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::Rng as _;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::Shared;
@@ -27,6 +27,8 @@ const EVENTS: usize = 64;
 const STUCK: Duration = Duration::from_secs(15);
 /// How long it may take to take the subscription.
 const SUBSCRIBE: Duration = Duration::from_secs(10);
+/// How long it may take to answer when the connection is doubted.
+const CHECK: Duration = Duration::from_secs(1);
 /// Messages that are opened each second in the long run, and at once: each costs a Diffie-Hellman, and anybody may send some.
 const MESSAGES: (u64, u64) = (200, 500);
 /// Letters that wait for a broker; more are dropped, and said again later.
@@ -48,15 +50,32 @@ pub(super) struct Link {
     pub(super) standing: Standing,
 }
 
+/// What has become of a connection.
+enum Over {
+    /// There will be no more letters.
+    Done,
+    Lost(String),
+    /// It was not made yet when the network changed: what was begun leads nowhere.
+    Anew,
+}
+
+fn lost(why: &str) -> Over {
+    Over::Lost(why.to_owned())
+}
+
 impl Link {
     /// Runs until no letters can come any more.
-    pub(super) async fn run(self, mut letters: mpsc::Receiver<Letter>) {
+    pub(super) async fn run(self, mut letters: mpsc::Receiver<Letter>, mut checks: watch::Receiver<u64>) {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         let mut version = Version::V5;
         let mut bucket = Bucket::new(MESSAGES.0, MESSAGES.1, std::time::Instant::now());
         loop {
             let (begun, mut was_up) = (Instant::now(), false);
-            let Some(why) = self.connected(version, &mut letters, &mut bucket, &mut was_up).await else { return };
+            let why = match self.connected(version, &mut letters, &mut checks, &mut bucket, &mut was_up).await {
+                Over::Done => return,
+                Over::Anew => continue,
+                Over::Lost(why) => why,
+            };
             tracing::debug!(broker = %self.way.broker, %version, %why, "not connected");
             if !was_up {
                 // It may speak the other version only.
@@ -74,6 +93,11 @@ impl Link {
             loop {
                 tokio::select! {
                     () = &mut wait => break,
+                    // It may have been the network.
+                    Ok(()) = checks.changed() => {
+                        backoff.reset();
+                        break;
+                    }
                     // What is not sent now is said again later.
                     letter = letters.recv() => if letter.is_none() { return },
                 }
@@ -81,19 +105,20 @@ impl Link {
         }
     }
 
-    /// One connection; why it was lost, or `None` when there will be no more letters.
+    /// One connection, until it is over.
     async fn connected(
         &self,
         version: Version,
         letters: &mut mpsc::Receiver<Letter>,
+        checks: &mut watch::Receiver<u64>,
         bucket: &mut Bucket,
         was_up: &mut bool,
-    ) -> Option<String> {
+    ) -> Over {
         let (tell, mut heard) = mpsc::channel(EVENTS);
         let (mouth, ear) = dialect::open(&self.way, version, tell);
         let mut listening = Nursery::new(&Handle::current());
         listening.begin(ear.listen());
-        let (mut full_since, mut welcome) = (None, None);
+        let (mut full_since, mut welcome, mut doubted) = (None, None, None);
         loop {
             let late = welcome.filter(|_| !*was_up).map(|at: Instant| at + SUBSCRIBE);
             tokio::select! {
@@ -104,29 +129,40 @@ impl Link {
                     }
                     Some(Heard::Subscribed(true)) => {
                         *was_up = true;
+                        doubted = None;
                         self.standing.up();
+                        self.shared.prove();
                     }
-                    Some(Heard::Subscribed(false)) => return Some("the broker does not let us subscribe".to_owned()),
+                    Some(Heard::Subscribed(false)) => return lost("the broker does not let us subscribe"),
                     Some(Heard::Message { payload, retained }) => self.receive(&payload, retained, bucket),
                     Some(Heard::Nobody(peer)) => {
                         let (at, up) = self.standing.place();
                         self.shared.with(|desk, now| desk.talks.be_absent(now, peer, at, up));
                     }
-                    Some(Heard::Lost(why)) => return Some(why),
-                    None => return Some("the connection to the broker failed".to_owned()),
+                    Some(Heard::Lost(why)) => return Over::Lost(why),
+                    None => return lost("the connection to the broker failed"),
                 },
+                Ok(()) = checks.changed() => {
+                    if !*was_up {
+                        return Over::Anew;
+                    }
+                    // To subscribe once more changes nothing, and has to be answered.
+                    mouth.subscribe(&self.topic);
+                    doubted.get_or_insert(Instant::now() + CHECK);
+                }
+                () = until(doubted) => return lost("the broker does not answer since the network has changed"),
                 letter = letters.recv() => {
                     let Some(letter) = letter else {
                         mouth.part();
                         // What waits is sent before the goodbye.
                         let _ = timeout(SUBSCRIBE / 5, async { while heard.recv().await.is_some() {} }).await;
-                        return None;
+                        return Over::Done;
                     };
                     if *was_up && !send(&mouth, letter, &mut full_since) {
-                        return Some("the broker acknowledges nothing".to_owned());
+                        return lost("the broker acknowledges nothing");
                     }
                 }
-                () = until(late) => return Some("the broker does not answer the subscription".to_owned()),
+                () = until(late) => return lost("the broker does not answer the subscription"),
             }
         }
     }

@@ -1,0 +1,154 @@
+//! Waits: what two ends tell each other while they look for ways: where else they are reached since the ticket was made, or
+//! since they began to talk. Ports that gateways open may take some seconds to come about.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::answer::may_knock;
+use super::inner::{Inner, tcp_path};
+use super::meeting::Meeting;
+use super::ports::Ports;
+use super::secure::call_stream;
+use crate::key::{PeerId, Ticket, TicketAddress};
+use crate::peer::PathInfo;
+use crate::peer::greeting::{Greeting, Topic};
+use crate::peer::session::Carrier;
+use crate::rendezvous::{Signal, SignalError};
+
+/// Addresses that are taken of a peer beside those of its ticket.
+const ADDRESSES: usize = 16;
+
+/// How long gateways are waited for with something to tell: UPnP takes some seconds.
+const GATEWAYS: Duration = Duration::from_secs(20);
+
+/// How long the peer has to connect back: it tries for four seconds.
+const BACK: Duration = Duration::from_secs(6);
+
+/// Where a peer has said that it is reached, beside what its ticket says.
+#[derive(Debug, Default)]
+pub(super) struct Elsewhere {
+    addresses: Mutex<Vec<TicketAddress>>,
+    /// Rung when there are more.
+    pub(super) bell: Notify,
+}
+
+impl Elsewhere {
+    pub(super) fn addresses(&self) -> Vec<TicketAddress> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn add(&self, told: Vec<TicketAddress>, ticket: &Ticket) {
+        let mut known = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = known.len();
+        for address in told {
+            let is_known = known.contains(&address) || ticket.addresses().contains(&address);
+            if !is_known && may_knock(address.addr) && known.len() < ADDRESSES {
+                known.push(address);
+            }
+        }
+        if known.len() > before {
+            self.bell.notify_one();
+        }
+    }
+}
+
+/// At the caller: hears what the answerer has to tell until the conversation ends; `failed` is told why, if not because everything
+/// was said.
+pub(super) async fn hear(
+    signal: Arc<Signal>,
+    ticket: Ticket,
+    elsewhere: Arc<Elsewhere>,
+    failed: oneshot::Sender<String>,
+) {
+    let why = loop {
+        match signal.recv().await {
+            Ok(word) => match Topic::from_bytes(&word) {
+                Ok(Topic::Here { addresses }) => elsewhere.add(addresses, &ticket),
+                _ => tracing::debug!("the peer answers what was not asked"),
+            },
+            Err(why) => break why,
+        }
+    };
+    if why != SignalError::Ended {
+        // The relay may have come about already.
+        let _ = failed.send(why.to_string());
+    }
+}
+
+/// At the answerer: tells where gateways let others in, now and as long as some have yet to answer.
+pub(super) async fn tell(ports: &Ports, signal: &Signal) {
+    let (mut told, mut found) = (Vec::new(), ports.found());
+    let telling = async {
+        loop {
+            let settled = ports.are_settled();
+            let fresh: Vec<_> = ports.addresses().into_iter().filter(|address| !told.contains(address)).collect();
+            told.extend_from_slice(&fresh);
+            let here = Topic::Here { addresses: fresh };
+            let is_empty = matches!(&here, Topic::Here { addresses } if addresses.is_empty());
+            let lost = !is_empty && signal.send(here.to_bytes()).await.is_err();
+            if settled || lost || !found.changed().await {
+                return;
+            }
+        }
+    };
+    // Later ones are told to who asks again.
+    let _ = timeout(GATEWAYS, telling).await.is_ok();
+}
+
+/// What a caller needs to be connected back to.
+pub(super) struct Back {
+    pub(super) node: Arc<Inner>,
+    pub(super) meeting: Meeting,
+    pub(super) peer: PeerId,
+    pub(super) greeting: Greeting,
+    /// Where the peer was told that we are.
+    pub(super) told: Vec<TicketAddress>,
+    pub(super) came: mpsc::Receiver<tokio::net::TcpStream>,
+}
+
+impl Back {
+    /// The peer has been told our addresses, and is told of more as soon as there are some; it may connect back.
+    pub(super) async fn reverse(mut self) -> Result<(Carrier, PathInfo), String> {
+        let begun = Instant::now();
+        let (mut due, mut telling) = (begun + BACK, None);
+        let mut last = "the peer did not connect back".to_owned();
+        loop {
+            tokio::select! {
+                came = self.came.recv() => {
+                    let Some(stream) = came else { return Err(last) };
+                    let info = tcp_path(self.greeting.kind, &stream);
+                    // It may be anybody who connects: only the peer can prove its key.
+                    match call_stream(&self.node.me, self.peer, stream, &self.greeting).await {
+                        Ok(carrier) => return Ok((carrier, info)),
+                        Err(error) => last = error.to_string(),
+                    }
+                }
+                fresh = self.node.more_addresses(&self.told) => {
+                    tracing::debug!("a gateway has opened a port: the peer is told");
+                    telling = self.tell(&fresh).await.map_err(|error| tracing::debug!(%error, "telling it")).ok();
+                    self.told.extend(fresh);
+                    due = Instant::now() + BACK;
+                }
+                () = sleep_until(due) => {
+                    if self.node.gateways_have_answered() || begun.elapsed() >= GATEWAYS {
+                        drop(telling);
+                        return Err(last);
+                    }
+                    due += BACK;
+                }
+            }
+        }
+    }
+
+    /// In a conversation of its own, since the first may be over.
+    async fn tell(&self, fresh: &[TicketAddress]) -> Result<Signal, SignalError> {
+        let signal = self.meeting.signal(self.peer)?;
+        let addresses = fresh.iter().filter(|address| address.tcp).map(|address| address.addr).collect();
+        let meet = Topic::Meet { greeting: self.greeting.clone(), hello: Default::default(), addresses };
+        signal.send(meet.to_bytes()).await?;
+        Ok(signal)
+    }
+}
