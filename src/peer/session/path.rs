@@ -77,6 +77,8 @@ pub(crate) struct Path {
     pub(crate) awaiting: bool,
     /// The number that the other end gives to the next numbered record that goes on this path, where it is known.
     pub(crate) out: Option<u64>,
+    /// The other end spreads its records over paths, this one among them.
+    pub(crate) is_one_of_several: bool,
     /// Bytes of numbered records that came on it since something was said of them there.
     pub(crate) unsaid: usize,
     /// Numbered records went on it, and it was not given up since.
@@ -96,6 +98,7 @@ impl Path {
             awaiting: false,
             out: None,
             is_used: false,
+            is_one_of_several: false,
             unsaid: 0,
             standing,
             pulse: Pulse::new(now),

@@ -388,7 +388,7 @@ impl State {
             }
             Kind::Doubt if self.role == Role::Caller => self.handle_doubt(id, now),
             Kind::Ack => return self.handle_ack(record.number()?),
-            Kind::At => path.number = record.number()?,
+            Kind::At => (path.number, path.is_one_of_several) = (record.number()?, true),
             Kind::Datagram => self.handle_datagram(record.channel, record.payload),
             Kind::Twin => {
                 let (number, _) = record.payload.split_first_chunk::<8>().ok_or(ProtocolError::Length(Kind::Twin))?;
@@ -406,7 +406,8 @@ impl State {
     fn answer_beside(&mut self, id: PathId) {
         let expected = self.incoming.expected();
         let beside = self.active != Some(id);
-        if let Some(path) = self.paths.get_mut(&id).filter(|path| beside && path.unsaid >= ANSWER_AFTER) {
+        let path = self.paths.get_mut(&id).filter(|path| beside && path.is_one_of_several);
+        if let Some(path) = path.filter(|path| path.unsaid >= ANSWER_AFTER) {
             path.unsaid = 0;
             path.say(Record::new(Kind::Ack, 0, expected.to_be_bytes().to_vec()));
         }
