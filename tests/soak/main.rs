@@ -27,8 +27,8 @@ const LONG: Duration = Duration::from_secs(60);
 const SHORT: u64 = 12;
 /// What is allowed to be kept: tables that hold capacity, caches of names, slabs of the runtime.
 const SLACK: i64 = 64 * 1024;
-/// Of the kernel's figure for memory: the allocator keeps what was freed, in pieces.
-const SLACK_RESIDENT: i64 = 24 << 20;
+/// So long a session whose other end has gone without a word is kept, in case it comes back; then everything is over.
+const PARTED: Duration = Duration::from_secs(33);
 
 type Round = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -53,7 +53,7 @@ const PARTS: [Part; 10] = [
 struct Held {
     /// Bytes that were allocated and not given back.
     heap: i64,
-    /// Resident memory, as the kernel counts it.
+    /// Resident memory, as the kernel counts it; shown, and not judged: the allocator keeps what was freed, in pieces.
     resident: i64,
     descriptors: usize,
     tasks: usize,
@@ -73,13 +73,10 @@ impl Held {
     }
 
     fn is_back_at(&self, before: &Self) -> bool {
-        self.descriptors <= before.descriptors
-            && self.tasks <= before.tasks
-            && self.heap <= before.heap + SLACK
-            && self.resident <= before.resident + SLACK_RESIDENT
+        self.descriptors <= before.descriptors && self.tasks <= before.tasks && self.heap <= before.heap + SLACK
     }
 
-    /// What is held when nothing is at work any more: goodbyes may be on their way for some seconds.
+    /// What is held when nothing is at work any more.
     async fn settled(before: Option<&Self>) -> Self {
         let begun = Instant::now();
         let mut held = Self::now();
@@ -87,8 +84,7 @@ impl Held {
             tokio::time::sleep(Duration::from_millis(250)).await;
             let next = Self::now();
             let still = next.descriptors == held.descriptors && next.tasks == held.tasks && next.heap == held.heap;
-            let enough =
-                before.map_or(still && begun.elapsed() > Duration::from_secs(2), |before| next.is_back_at(before));
+            let enough = before.map_or(still && begun.elapsed() > PARTED, |before| next.is_back_at(before));
             if enough || begun.elapsed() > LONG {
                 return next;
             }
