@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-const PEERS: usize = 9_000;
+const PEERS: usize = 10_000;
 const ROUNDS: usize = 5;
 const BYTES: usize = 512 << 20;
 /// Connections that are made at once.

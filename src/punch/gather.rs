@@ -202,10 +202,10 @@ impl<'a> Gathering<'a> {
     /// Until every route has come to an end, or one has an external address and the others had a moment more. Cancel safe.
     pub(super) async fn first(&mut self) -> Result<Gathered, PunchError> {
         while !self.looking.is_empty() {
-            let until = self.until.unwrap_or_else(|| Instant::now() + PATIENCE * 8);
+            let until = self.until.unwrap_or_else(Instant::now);
             tokio::select! {
                 Some(one) = self.looking.next() => self.take(one),
-                () = sleep_until(until.into()) => break,
+                () = sleep_until(until.into()), if self.until.is_some() => break,
             }
         }
         self.outcome()

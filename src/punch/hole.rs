@@ -23,6 +23,11 @@ use crate::stun::is_stun;
 /// How long the peer may take to close the sockets that it does not use.
 const SETTLING: Duration = Duration::from_secs(3);
 
+/// After so long ICE rests where what runs in the hole proves by itself that the peer is there, as QUIC does: who has sent an
+/// encrypted packet consents (RFC 7675 section 5), and keeps the mapping alive.
+#[cfg(feature = "peer")]
+const RESTS: Duration = Duration::from_secs(10);
+
 impl Punched {
     /// The hole as a pipe like any other. The bytes in it are plain: what is above has to encrypt them.
     ///
@@ -49,6 +54,8 @@ fn taken(local: SocketAddr, source: std::io::Error) -> crate::pipe::OpenFailure 
 pub struct UdpHole {
     socket: UdpSocket,
     local: SocketAddr,
+    #[cfg(feature = "peer")]
+    begun: Instant,
     ice: Mutex<Ice>,
 }
 
@@ -77,7 +84,13 @@ impl UdpHole {
     ) -> Self {
         let timer = Box::pin(sleep(Duration::ZERO));
         let settling = controlling.then(|| Instant::now() + SETTLING);
-        Self { socket, local, ice: Mutex::new(Ice { agent, peer, settling, timer }) }
+        Self {
+            socket,
+            local,
+            #[cfg(feature = "peer")]
+            begun: Instant::now(),
+            ice: Mutex::new(Ice { agent, peer, settling, timer }),
+        }
     }
 
     /// The peer's address, as nominated last.
@@ -150,9 +163,12 @@ impl UdpHole {
         self.local
     }
 
-    /// Does what ICE has due; called whenever there was nothing to receive, so that its timer wakes the task.
+    /// Does what ICE has due, until it rests; called whenever there was nothing to receive, so that its timer wakes the task. The
+    /// peer's checks are answered all the time.
     pub(crate) fn poll_keep(&self, cx: &mut Context<'_>) {
-        self.keep(&mut self.ice(), cx);
+        if self.begun.elapsed() < RESTS {
+            self.keep(&mut self.ice(), cx);
+        }
     }
 
     /// Takes a packet of ICE; false when it is none, and so the program's.

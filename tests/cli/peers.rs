@@ -242,7 +242,7 @@ fn a_broker_is_a_place_to_meet_with_a_login_and_a_certificate_of_its_own() {
     drop(listen.child.stdin.take());
     let reader = std::thread::spawn(move || listen.ends_well());
     let (_, events) = connect.ends_well();
-    let path = events.iter().find(|event| event["event"] == "path").unwrap();
+    let path = events.iter().find(|event| event["event"] == "path").unwrap_or_else(|| panic!("{events:?}"));
     assert_ne!(path["kind"], "relay", "{path}");
     assert_eq!(reader.join().unwrap().0, b"through a broker");
     // Without the certificate there is no broker, and the error names it without the password.
@@ -352,5 +352,8 @@ fn lab_simulates_every_pair_of_35_nats_and_sets_the_theory_beside_it() {
     let guessed = of("UDP punch by birthday");
     assert!(guessed.len() == 20 && open(&guessed) >= 36, "{guessed:?}");
     let impossible: Vec<&Value> = cells.iter().filter(|cell| cell["theory"].is_null()).collect();
-    assert_eq!(open(&impossible), 0, "and what can not work is not said to");
+    // Two NATs that draw from all ports meet by chance, once in thousands of attempts.
+    assert!(open(&impossible) <= 2, "and what can not work is not said to");
+    let foreseen = of("UDP punch to predicted ports");
+    assert!(foreseen.len() == 96 && open(&foreseen) >= 185, "what theory foresees is met: {foreseen:?}");
 }

@@ -138,7 +138,13 @@ fn begun(what: &str, kinds: [Kind; 2], begin: Begin, happens: impl Fn(&mut World
     let mut seen: Vec<(Duration, PathKind)> = (0..runs()).map(|_| bytes_survive(kinds, begin, &happens)).collect();
     seen.sort_unstable();
     let (median, worst) = (seen[seen.len() / 2].0, seen[seen.len() - 1].0);
-    println!("{what}: {} of {}; longest silence: median {median:.0?}, worst {worst:.0?}", seen.len(), runs());
+    println!(
+        "{what}: {} of {}; longest silence: median {} ms, worst {} ms",
+        seen.len(),
+        runs(),
+        median.as_millis(),
+        worst.as_millis()
+    );
     seen.into_iter().map(|(_, kind)| kind).collect()
 }
 

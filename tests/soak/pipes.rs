@@ -16,16 +16,21 @@ fn certificate() -> &'static Identity {
     MADE.get_or_init(|| Identity::self_signed(&["127.0.0.1"]).unwrap())
 }
 
+/// The machine may have much else to do: no limit is what is tested here.
+fn patient() -> NetConf {
+    NetConf::default().con_timeout(LONG).recv_timeout(LONG)
+}
+
 /// Echo servers over TCP, TLS, UDP and Unix sockets; of every two clients one goes away without a word.
 pub async fn kinds(round: u64) {
     let path = std::env::temp_dir().join(format!("natpipe-soak-{}", std::process::id()));
-    let tls = NetConf::default().tls_server(TlsServer::new(certificate().clone()).unwrap());
-    let trusting = NetConf::default().tls_client(TlsClient::trusting(&certificate().root_pem()).unwrap());
+    let tls = patient().tls_server(TlsServer::new(certificate().clone()).unwrap());
+    let trusting = patient().tls_client(TlsClient::trusting(&certificate().root_pem()).unwrap());
     for (proto, conf, client_conf) in [
-        (Proto::Tcp, NetConf::default(), NetConf::default()),
+        (Proto::Tcp, patient(), patient()),
         (Proto::Tcp, tls, trusting),
-        (Proto::Udp, NetConf::default(), NetConf::default()),
-        (Proto::Unix, NetConf::default(), NetConf::default()),
+        (Proto::Udp, patient(), patient()),
+        (Proto::Unix, patient(), patient()),
     ] {
         let open =
             pipe_open(proto).conf(conf).msg_cb(|msg, _from, pipe: Pipe| async move { drop(pipe.send(msg).await) });
@@ -55,16 +60,16 @@ pub async fn kinds(round: u64) {
 
 /// A relay between two sockets, cut in the middle every other time, and links in memory.
 pub async fn links(round: u64) {
-    let service = pipe_open(Proto::Tcp).bind("127.0.0.1:0").await.unwrap();
+    let service = pipe_open(Proto::Tcp).conf(patient()).bind("127.0.0.1:0").await.unwrap();
     let cutter = Cutter::before(std::net::SocketAddr::new(
         service.local_addr().ip().unwrap().ip(),
         service.local_addr().port().unwrap(),
     ))
     .await;
-    let front = pipe_open(Proto::Tcp).bind("127.0.0.1:0").await.unwrap();
-    let client = pipe_open(Proto::Tcp).dest(front.local_addr()).await.unwrap();
+    let front = pipe_open(Proto::Tcp).conf(patient()).bind("127.0.0.1:0").await.unwrap();
+    let client = pipe_open(Proto::Tcp).conf(patient()).dest(front.local_addr()).await.unwrap();
     let near = front.accept().await.unwrap();
-    let far = pipe_open(Proto::Tcp).dest(cutter.addr).await.unwrap();
+    let far = pipe_open(Proto::Tcp).conf(patient()).dest(cutter.addr).await.unwrap();
     let served = service.accept().await.unwrap();
     let relay = tokio::spawn(async { Relay::new(near, far).wait().await });
     for _ in 0..TIMES {
@@ -89,5 +94,5 @@ pub async fn links(round: u64) {
 }
 
 fn pair() -> (Pipe, Pipe) {
-    Pipe::pair(65_536, NetConf::default()).unwrap()
+    Pipe::pair(65_536, patient()).unwrap()
 }
