@@ -15,6 +15,7 @@ use natpipe::{Addr, End, Identity, NetConf, Pipe};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::args::PeerArgs;
@@ -81,22 +82,23 @@ pub fn closed(json: bool, moved: Moved) {
     }
 }
 
-/// The path in use, and every change of it, until the peer is gone.
+/// The path in use, and every change of it, until the peer is gone; then there is no more to come.
 pub async fn tell_paths(peer: Peer, json: bool) {
     let mut paths = peer.paths();
     loop {
         let now = paths.borrow_and_update().clone();
-        if now.is_some() {
-            // The round trip is known one later.
+        if let Some(path) = now {
+            // The round trip is known one later; a peer that is gone by then was there all the same.
             let measured = async {
                 while peer.path().is_some_and(|path| path.rtt.is_none()) {
                     sleep(Duration::from_millis(10)).await;
                 }
             };
-            let _ = timeout(MEASURE, measured).await;
-            if let Some(path) = peer.path() {
-                tell_path(&path, json);
+            tokio::select! {
+                _ = timeout(MEASURE, measured) => {}
+                _ = peer.ended() => {}
             }
+            tell_path(&peer.path().unwrap_or(path), json);
         } else if !json {
             eprintln!("the path to the peer is lost, another is looked for");
         }
@@ -104,6 +106,14 @@ pub async fn tell_paths(peer: Peer, json: bool) {
             changed = paths.changed() => if changed.is_err() { return },
             _ = peer.ended() => return,
         }
+    }
+}
+
+/// Until everything is told of a peer that is closed: a path that was used for a moment only as well.
+pub async fn last_words(told: JoinHandle<()>) {
+    let abort = told.abort_handle();
+    if timeout(MEASURE, told).await.is_err() {
+        abort.abort();
     }
 }
 

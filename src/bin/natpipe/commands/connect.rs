@@ -26,7 +26,7 @@ pub async fn run(args: ConnectArgs, json: bool) -> Result<()> {
     let done = carry(&peer, args.from.as_ref().unwrap_or(&Spec::Stdio), json).await;
     peer.close().await;
     node.close().await;
-    told.abort();
+    peering::last_words(told).await;
     race.into_iter().for_each(|race| race.abort());
     done
 }

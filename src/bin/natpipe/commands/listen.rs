@@ -65,7 +65,7 @@ async fn one(node: &Node, json: bool) -> Result<()> {
     let moved = stdio(&pipe).await;
     drop(pipe);
     peer.close().await;
-    told.abort();
+    peering::last_words(told).await;
     closed(json, moved.as_ref().copied().unwrap_or_default());
     moved.map(drop)
 }
