@@ -133,6 +133,7 @@ async fn memory_descriptors_and_tasks_return_to_where_they_began() {
         assert!(*rounds > 0, "{name} did nothing");
     }
     println!("before {before:?}\nafter  {after:?}");
+    println!("resident memory {} KiB before, {} KiB after", before.resident >> 10, after.resident >> 10);
     assert!(after.is_back_at(&before), "before {before:?}, after {after:?}");
 }
 
