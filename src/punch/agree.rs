@@ -64,6 +64,8 @@ struct Heard {
     offered: Option<Instant>,
     offer: Option<Offered>,
     pings: u8,
+    /// Messages with more candidates.
+    mores: usize,
 }
 
 /// What the peer has offered, and when that came.
@@ -154,6 +156,7 @@ impl Heard {
             offered: None,
             offer: None,
             pings: 0,
+            mores: 0,
         }
     }
 
@@ -204,9 +207,10 @@ impl Heard {
                 self.offer = Some(Offered { more, candidates, shape, at: now });
             }
             // Those that are found before both begin.
-            Message::More { candidates } => {
+            Message::More { candidates } if self.mores < CANDIDATES => {
                 let offered = self.offer.as_mut().filter(|offered| offered.more);
                 let Some(offered) = offered else { return Err(PunchError::OutOfTurn(doing)) };
+                self.mores += 1;
                 offered.candidates.extend(candidates);
                 offered.candidates.truncate(CANDIDATES);
             }

@@ -76,6 +76,19 @@ async fn a_peer_that_speaks_out_of_turn_is_told_from_one_that_is_silent() {
     assert!(matches!(error, PunchError::OutOfTurn(_)), "{error}");
 }
 
+/// One that always has another address keeps nobody waiting for ever; one that has said that it has no more has none.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_goes_on_finding_addresses_is_heard_a_bounded_number_of_times() {
+    let Ok(Message::Offer { candidates, shape, .. }) = Message::decode(&offer()) else { panic!() };
+    let more = Message::More { candidates: candidates.clone() }.encode();
+    for (says, times) in [(true, CANDIDATES + 1), (false, 1)] {
+        let offer = Message::Offer { more: says, candidates: candidates.clone(), shape }.encode();
+        let said = [vec![hello(u64::MAX), offer], vec![more.clone(); times]].concat();
+        let error = fails(said).await;
+        assert!(matches!(error, PunchError::OutOfTurn(_)), "{says}: {error}");
+    }
+}
+
 #[tokio::test]
 async fn what_the_world_sees_is_offered_before_many_addresses_of_our_own() {
     let mut gathered = Gathered::default();

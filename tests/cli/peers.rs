@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{natpipe, run, text};
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../mqtt/mosquitto.rs"]
 mod mosquitto;
 
