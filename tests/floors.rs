@@ -17,7 +17,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("portmap", &["net", "base"]),
     ("turn", &["stun", "pipe", "net", "base"]),
     ("rendezvous", &["frame", "key", "punch", "stun", "pipe", "net", "base"]),
-    ("punch", &["nat", "stun", "pipe", "net", "base"]),
+    ("punch", &["portmap", "nat", "stun", "pipe", "net", "base"]),
     ("peer", &["key", "punch", "rendezvous", "turn", "portmap", "nat", "stun", "frame", "pipe", "net", "base"]),
     ("pool", &["frame", "pipe", "base"]),
     ("smart", &["frame", "pipe", "base"]),

@@ -60,21 +60,23 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What a child of this process is.
+/// What a child of this process is: a task like any other, as a program's are.
 fn play(role: &str, args: &[String]) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async {
-        match role {
-            "quinn-receiver" => bare::quinn_receiver(args).await,
-            "quinn-sender" => bare::quinn_sender(args).await,
-            "rustls-receiver" => bare::rustls_receiver(args).await,
-            "rustls-sender" => bare::rustls_sender(args).await,
-            "peer-receiver" => ours::receiver(args).await,
-            "peer-sender" => ours::sender(args).await,
-            "server" => ours::server(args).await,
+    let (role, args) = (role.to_owned(), args.to_vec());
+    let played = runtime.spawn(async move {
+        match &role[..] {
+            "quinn-receiver" => bare::quinn_receiver(&args).await,
+            "quinn-sender" => bare::quinn_sender(&args).await,
+            "rustls-receiver" => bare::rustls_receiver(&args).await,
+            "rustls-sender" => bare::rustls_sender(&args).await,
+            "peer-receiver" => ours::receiver(&args).await,
+            "peer-sender" => ours::sender(&args).await,
+            "server" => ours::server(&args).await,
             other => panic!("no role {other}"),
         }
     });
+    runtime.block_on(played).unwrap();
 }
 
 fn udp(dumbpipe: Option<&str>) {

@@ -12,9 +12,9 @@ import sys
 import aioice
 from aioice.candidate import candidate_priority
 
-VERSION = 4
+VERSION = 5
 HELLO, PING, PONG, OFFER = 1, 2, 3, 4
-TCP, REFLEXIVE, IPV6 = 1, 2, 4
+TCP, KIND, REFLEXIVE, IPV6 = 1, 6, 2, 8
 
 
 class Channel:
@@ -65,7 +65,7 @@ def read_offer(body):
         (port,), rest = struct.unpack(">H", rest[:2]), rest[2:]
         if flags & (TCP | IPV6):
             continue
-        kind = "srflx" if flags & REFLEXIVE else "host"
+        kind = "srflx" if flags & KIND == REFLEXIVE else "host"
         found.append(aioice.Candidate(str(at), 1, "udp", candidate_priority(1, kind), str(address), port, kind))
     return found
 

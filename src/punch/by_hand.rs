@@ -8,6 +8,7 @@ use rand::Rng as _;
 use tokio::time::sleep;
 
 use super::agree::Agreed;
+use super::assisted::Assisted;
 use super::gather::{Gathered, Gathering};
 use super::message::{Message, read_words, words};
 use super::trickle::Later;
@@ -25,6 +26,7 @@ pub struct ByHand {
     puncher: Puncher,
     proto: Proto,
     gathered: Gathered,
+    assisted: Option<Assisted>,
     tie: u64,
     creds: IceCreds,
     begun: Instant,
@@ -38,9 +40,11 @@ impl Puncher {
     /// [`PunchError::NoRoute`] and [`PunchError::Socket`].
     pub async fn by_hand(&self, proto: Proto) -> Result<ByHand, PunchError> {
         let begun = Instant::now();
-        let gathered = Gathering::new(proto, &self.routes, &self.servers).all().await?;
+        let mut gathering = Gathering::new(proto, &self.routes, &self.servers, self.port_mapping);
+        let gathered = gathering.all().await?;
         let (tie, creds) = (rand::rng().next_u64(), IceCreds::new());
-        Ok(ByHand { puncher: self.clone(), proto, gathered, tie, creds, begun })
+        let assisted = gathering.assisted();
+        Ok(ByHand { puncher: self.clone(), proto, gathered, assisted, tie, creds, begun })
     }
 }
 
@@ -97,7 +101,10 @@ impl ByHand {
             more: false,
             round_trip: Duration::ZERO,
         };
-        let punched = self.puncher.dig(self.proto, self.gathered, agreed, &effort, &mut Later::none()).await?;
+        let plan = self.puncher.plan(self.proto, &self.gathered, &agreed);
+        let mut punched =
+            self.puncher.dig(self.proto, self.gathered, agreed, plan, &effort, &mut Later::none()).await?;
+        punched.hold(self.assisted);
         Ok(Punched { total: self.begun.elapsed(), ..punched })
     }
 }

@@ -9,10 +9,11 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use socket2::Socket;
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout_at};
 
 use super::PunchError;
 use super::ask::{self, PATIENCE};
+use super::assisted::Assisted;
 use super::message::{CANDIDATES, Candidate, CandidateKind};
 use super::shape::{Assigned, Shape};
 use crate::nat::{Proto, own_hops};
@@ -20,6 +21,9 @@ use crate::net::{Family, Local, Route, SocketError, SocketOptions, SocketStep, s
 
 /// When one route has its external address, the others are given so much more; what they have then follows later.
 const MORE: Duration = Duration::from_millis(100);
+
+/// How long gateways are waited for where what they open can not be told later.
+const GATEWAYS: Duration = Duration::from_secs(2);
 
 /// Hops after which a packet has left our own NAT and not reached the peer's, where the routers do not tell.
 const HOPS: u8 = 2;
@@ -56,6 +60,25 @@ impl TcpBase {
 }
 
 impl Base {
+    /// A server told where it comes from, and that is elsewhere.
+    fn has_external(&self) -> bool {
+        self.mapped().is_some_and(|mapped| mapped != self.local())
+    }
+
+    fn local(&self) -> SocketAddr {
+        match self {
+            Self::Udp(base) => base.local,
+            Self::Tcp(base) => base.local.addr,
+        }
+    }
+
+    fn mapped(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Udp(base) => base.mapped,
+            Self::Tcp(base) => base.mapped,
+        }
+    }
+
     /// Its host candidate, and the server-reflexive one where they differ.
     pub(super) fn candidates(&self) -> Vec<Candidate> {
         match self {
@@ -66,8 +89,8 @@ impl Base {
 }
 
 fn candidates(proto: Proto, local: SocketAddr, mapped: Option<SocketAddr>) -> Vec<Candidate> {
-    let host = Candidate { proto, kind: CandidateKind::Host, addr: local };
-    let reflexive = |addr| Candidate { proto, kind: CandidateKind::ServerReflexive, addr };
+    let host = Candidate::new(proto, CandidateKind::Host, local);
+    let reflexive = |addr| Candidate::new(proto, CandidateKind::ServerReflexive, addr);
     [Some(host), mapped.filter(|mapped| *mapped != local).map(reflexive)].into_iter().flatten().collect()
 }
 
@@ -76,6 +99,8 @@ fn candidates(proto: Proto, local: SocketAddr, mapped: Option<SocketAddr>) -> Ve
 pub(super) struct Gathered {
     pub(super) udp: Vec<UdpBase>,
     pub(super) tcp: Vec<TcpBase>,
+    /// What gateways have opened.
+    pub(super) assisted: Vec<Candidate>,
     /// What the bases are bound to, for more sockets of the kind.
     pub(super) locals: Vec<Local>,
     /// What the NAT before the first route that has one does.
@@ -112,6 +137,7 @@ impl Default for Gathered {
         Self {
             udp: Vec::new(),
             tcp: Vec::new(),
+            assisted: Vec::new(),
             locals: Vec::new(),
             shape: None,
             shaped: 0,
@@ -126,15 +152,16 @@ impl Gathered {
     /// As many as the peer takes: what the world sees first, since a machine may have many addresses of its own.
     pub(super) fn offered(&self) -> Vec<Candidate> {
         let mut all = self.candidates();
-        all.sort_by_key(|candidate| candidate.kind != CandidateKind::ServerReflexive);
+        all.sort_by_key(|candidate| candidate.kind == CandidateKind::Host);
         all.truncate(CANDIDATES);
         all
     }
 
-    /// Host candidates, and server-reflexive ones where they differ.
+    /// Host candidates, server-reflexive ones where they differ, and what gateways have opened.
     pub(super) fn candidates(&self) -> Vec<Candidate> {
         let udp = self.udp.iter().flat_map(UdpBase::candidates);
-        udp.chain(self.tcp.iter().flat_map(TcpBase::candidates)).collect()
+        let tcp = self.tcp.iter().flat_map(TcpBase::candidates);
+        udp.chain(tcp).chain(self.assisted.iter().copied()).collect()
     }
 
     fn add(&mut self, base: Base, local: Local, seen: Seen) {
@@ -170,21 +197,33 @@ pub(super) enum Base {
     Tcp(TcpBase),
 }
 
-type One = (Base, Local, Seen);
+type One = (usize, Base, Seen);
 
-/// Sockets on every route, each asked for its external address at the same time. Those that can not be made are left out
-/// unless none can.
+/// What comes after the first.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// One more socket.
+    Base(Base),
+    /// A gateway has opened a port of one that is known.
+    Assisted(Candidate),
+}
+
+/// Sockets on every route, each asked for its external address at the same time, and its gateway for a port. Those that can not be
+/// made are left out unless none can.
 pub(super) struct Gathering<'a> {
+    routes: &'a [Route],
     looking: FuturesUnordered<BoxFuture<'a, Result<One, SocketError>>>,
     found: Gathered,
     /// When the others are not waited for any more.
     until: Option<Instant>,
     refused: Option<SocketError>,
+    assisted: Option<Assisted>,
 }
 
 impl<'a> Gathering<'a> {
-    pub(super) fn new(proto: Proto, routes: &'a [Route], servers: &[SocketAddr]) -> Self {
-        let one = |route: &'a Route| -> BoxFuture<'a, Result<One, SocketError>> {
+    /// Gateways are asked where `assisted` is.
+    pub(super) fn new(proto: Proto, routes: &'a [Route], servers: &[SocketAddr], assisted: bool) -> Self {
+        let one = |(at, route): (usize, &'a Route)| -> BoxFuture<'a, Result<One, SocketError>> {
             let family = |server: &SocketAddr| Family::of(server.ip()) == route.family();
             let fitting: Vec<SocketAddr> = servers.iter().copied().filter(family).collect();
             Box::pin(async move {
@@ -192,11 +231,12 @@ impl<'a> Gathering<'a> {
                     Proto::Udp => udp(route, &fitting).await.map(|(base, seen)| (Base::Udp(base), seen))?,
                     Proto::Tcp => tcp(route, &fitting).await.map(|(base, seen)| (Base::Tcp(base), seen))?,
                 };
-                Ok((base, route.local(), seen))
+                Ok((at, base, seen))
             })
         };
-        let looking = routes.iter().map(one).collect();
-        Self { looking, found: Gathered::default(), until: None, refused: None }
+        let looking = routes.iter().enumerate().map(one).collect();
+        let assisted = assisted.then(Assisted::default);
+        Self { routes, looking, found: Gathered::default(), until: None, refused: None, assisted }
     }
 
     /// Until every route has come to an end, or one has an external address and the others had a moment more. Cancel safe.
@@ -205,42 +245,67 @@ impl<'a> Gathering<'a> {
             let until = self.until.unwrap_or_else(Instant::now);
             tokio::select! {
                 Some(one) = self.looking.next() => self.take(one),
+                Some(opened) = opened(&mut self.assisted) => self.found.assisted.push(opened),
                 () = sleep_until(until.into()), if self.until.is_some() => break,
             }
         }
         self.outcome()
     }
 
-    /// Until every route has come to an end.
-    pub(super) async fn all(mut self) -> Result<Gathered, PunchError> {
+    /// Until every route has come to an end, and every gateway, though that is not waited for so long.
+    pub(super) async fn all(&mut self) -> Result<Gathered, PunchError> {
         while let Some(one) = self.looking.next().await {
             self.take(one);
+        }
+        let until = Instant::now() + GATEWAYS;
+        while let Ok(Some(opened)) = timeout_at(until.into(), opened(&mut self.assisted)).await {
+            self.found.assisted.push(opened);
         }
         self.outcome()
     }
 
-    /// True while a route is still being asked for.
+    /// True while a route or a gateway is still being asked.
     pub(super) fn is_looking(&self) -> bool {
-        !self.looking.is_empty()
+        !self.looking.is_empty() || self.assisted.as_ref().is_some_and(Assisted::is_asking)
     }
 
-    /// One that came later; `None` when there is none any more. Cancel safe.
-    pub(super) async fn later(&mut self) -> Option<Base> {
+    /// What came later; `None` when there is nothing any more. Cancel safe.
+    pub(super) async fn later(&mut self) -> Option<Found> {
         loop {
-            match self.looking.next().await? {
-                Ok((base, ..)) => return Some(base),
-                Err(error) => tracing::debug!(%error, "no socket to punch from"),
+            tokio::select! {
+                Some(one) = self.looking.next() => match one {
+                    Ok((at, base, _)) => {
+                        self.ask_gateway(at, &base);
+                        return Some(Found::Base(base));
+                    }
+                    Err(error) => tracing::debug!(%error, "no socket to punch from"),
+                },
+                Some(opened) = opened(&mut self.assisted) => return Some(Found::Assisted(opened)),
+                else => return None,
             }
+        }
+    }
+
+    /// What gateways have opened, and go on keeping open.
+    pub(super) fn assisted(self) -> Option<Assisted> {
+        self.assisted
+    }
+
+    fn ask_gateway(&mut self, at: usize, base: &Base) {
+        let proto = if matches!(base, Base::Udp(_)) { Proto::Udp } else { Proto::Tcp };
+        if let (Some(assisted), Some(route)) = (&mut self.assisted, self.routes.get(at)) {
+            assisted.ask(route, proto, base.local().port(), base.mapped().map(|mapped| mapped.ip()));
         }
     }
 
     fn take(&mut self, one: Result<One, SocketError>) {
         match one {
-            Ok((base, local, seen)) => {
-                if base.candidates().len() > 1 {
+            Ok((at, base, seen)) => {
+                if base.has_external() {
                     self.until.get_or_insert_with(|| Instant::now() + MORE);
                 }
-                self.found.add(base, local, seen);
+                self.ask_gateway(at, &base);
+                self.found.add(base, self.routes[at].local(), seen);
             }
             Err(error) => self.refused = Some(error),
         }
@@ -255,6 +320,11 @@ impl<'a> Gathering<'a> {
             None => Err(PunchError::NoRoute),
         }
     }
+}
+
+/// The next port that a gateway has opened; `None` when none is being asked.
+async fn opened(assisted: &mut Option<Assisted>) -> Option<Candidate> {
+    assisted.as_mut()?.next().await
 }
 
 /// A socket of a route, as many as are wanted.

@@ -14,11 +14,21 @@ use is::{IceAgent, IceAgentEvent};
 use tokio::net::UdpSocket;
 use tokio::time::{Sleep, sleep};
 
+use super::assisted::{Assisted, Opening};
 use super::{Hole, Punched};
 use crate::net::socket::send_now;
 use crate::pipe::transport::{Kind, Reader, Received, Transport};
 use crate::pipe::{Addr, NetConf, OpenError, Pipe, Proto, pipe_open};
 use crate::stun::is_stun;
+
+/// How far apart checks are where it is not known how long bindings live.
+pub(super) const OFTEN: Duration = Duration::from_secs(3);
+
+/// Where it is known, so many checks go out in that time: one may be lost.
+const CHECKS_A_LIFETIME: u32 = 2;
+
+/// Both ends have nominated by then, and checks may become rare.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// How long the peer may take to close the sockets that it does not use.
 const SETTLING: Duration = Duration::from_secs(3);
@@ -29,6 +39,13 @@ const SETTLING: Duration = Duration::from_secs(3);
 const RESTS: Duration = Duration::from_secs(10);
 
 impl Punched {
+    /// What gateways have opened: the port of a UDP hole stays open with it. A TCP connection stands without.
+    pub(super) fn hold(&mut self, assisted: Option<Assisted>) {
+        if let (Hole::Udp(hole), Some(assisted)) = (&mut self.hole, assisted) {
+            hole.opening = assisted.of_port(self.local.port());
+        }
+    }
+
     /// The hole as a pipe like any other. The bytes in it are plain: what is above has to encrypt them.
     ///
     /// # Errors
@@ -57,6 +74,8 @@ pub struct UdpHole {
     #[cfg(feature = "peer")]
     begun: Instant,
     ice: Mutex<Ice>,
+    /// What its gateway keeps open.
+    opening: Option<Opening>,
 }
 
 struct Ice {
@@ -66,6 +85,8 @@ struct Ice {
     /// ours as well, are about to be closed.
     settling: Option<Instant>,
     timer: Pin<Box<Sleep>>,
+    /// When checks become as rare as the NATs' bindings allow, and how far apart they then are.
+    keeps: Option<(Instant, Duration)>,
 }
 
 impl fmt::Debug for UdpHole {
@@ -89,7 +110,16 @@ impl UdpHole {
             local,
             #[cfg(feature = "peer")]
             begun: Instant::now(),
-            ice: Mutex::new(Ice { agent, peer, settling, timer }),
+            ice: Mutex::new(Ice { agent, peer, settling, timer, keeps: None }),
+            opening: None,
+        }
+    }
+
+    /// An idle binding on our side lives so long: checks need not be more often than keeps it.
+    pub(super) fn binds_for(&mut self, lifetime: Duration) {
+        let apart = lifetime / CHECKS_A_LIFETIME;
+        if apart > OFTEN {
+            self.ice().keeps = Some((Instant::now() + SETTLED, apart));
         }
     }
 
@@ -106,6 +136,9 @@ impl UdpHole {
     fn keep(&self, ice: &mut Ice, cx: &mut Context<'_>) {
         /// Timers that have come already: more wait for the next turn.
         const TURN: usize = 16;
+        if let Some((_, apart)) = ice.keeps.take_if(|(from, _)| *from <= Instant::now()) {
+            ice.agent.set_max_stun_rto(apart);
+        }
         for _ in 0..TURN {
             self.transmit(ice);
             let Some(due) = ice.agent.poll_timeout() else { return };

@@ -13,21 +13,35 @@ pub(super) const MOST: usize = 4096;
 /// Candidates that are taken of a peer; more are an attempt to make us spray.
 pub(super) const CANDIDATES: usize = 16;
 
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 
 /// Where a peer may be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
     pub(super) proto: Proto,
     pub(super) kind: CandidateKind,
+    /// How a TCP candidate is used; a UDP one has none.
+    pub(super) tcp: Option<TcpType>,
     pub(super) addr: SocketAddr,
 }
 
-/// RFC 8445 section 4.
+/// RFC 8445 section 4, and RFC 6544 section 3 for what a gateway has opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CandidateKind {
     Host,
     ServerReflexive,
+    NatAssisted,
+}
+
+/// RFC 6544 section 4.5.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TcpType {
+    /// It connects and does not listen: nobody calls it.
+    Active,
+    /// It only listens.
+    Passive,
+    /// It listens and connects from the same port.
+    SimultaneousOpen,
 }
 
 /// One message.
@@ -141,11 +155,36 @@ fn candidates(input: &mut Input<'_>) -> Result<Vec<Candidate>, MessageError> {
 }
 
 impl Candidate {
+    /// As our own are: what listens connects from the same port too, but what a gateway has opened leads only inwards.
+    pub(super) fn new(proto: Proto, kind: CandidateKind, addr: SocketAddr) -> Self {
+        let tcp = match kind {
+            CandidateKind::NatAssisted => TcpType::Passive,
+            CandidateKind::Host | CandidateKind::ServerReflexive => TcpType::SimultaneousOpen,
+        };
+        Self { proto, kind, tcp: (proto == Proto::Tcp).then_some(tcp), addr }
+    }
+
+    /// Whether packets or connections to it may come to something.
+    pub(super) fn may_be_called(&self) -> bool {
+        self.tcp != Some(TcpType::Active)
+    }
+
+    /// One bit each for TCP and IPv6, two for the kind, two for the type over TCP.
     fn encode(&self, out: &mut BytesMut) {
         let proto = if self.proto == Proto::Tcp { 1 } else { 0 };
-        let kind = if self.kind == CandidateKind::ServerReflexive { 2 } else { 0 };
-        let family = if self.addr.is_ipv6() { 4 } else { 0 };
-        out.put_u8(proto | kind | family);
+        let kind = match self.kind {
+            CandidateKind::Host => 0,
+            CandidateKind::ServerReflexive => 1,
+            CandidateKind::NatAssisted => 2,
+        };
+        let family = if self.addr.is_ipv6() { 8 } else { 0 };
+        let tcp = match self.tcp {
+            None => 0,
+            Some(TcpType::Active) => 1,
+            Some(TcpType::Passive) => 2,
+            Some(TcpType::SimultaneousOpen) => 3,
+        };
+        out.put_u8(proto | kind << 1 | family | tcp << 4);
         match self.addr.ip() {
             IpAddr::V4(ip) => out.put_slice(&ip.octets()),
             IpAddr::V6(ip) => out.put_slice(&ip.octets()),
@@ -155,19 +194,25 @@ impl Candidate {
 
     fn decode(input: &mut Input<'_>) -> Result<Self, MessageError> {
         let flags = input.byte()?;
-        if flags & !7 != 0 {
-            return Err(MessageError);
-        }
-        let ip: IpAddr = match flags & 4 {
+        let (proto, tcp) = match (flags & 1, flags >> 4) {
+            (0, 0) => (Proto::Udp, None),
+            (1, 1) => (Proto::Tcp, Some(TcpType::Active)),
+            (1, 2) => (Proto::Tcp, Some(TcpType::Passive)),
+            (1, 3) => (Proto::Tcp, Some(TcpType::SimultaneousOpen)),
+            _ => return Err(MessageError),
+        };
+        let kind = match flags >> 1 & 3 {
+            0 => CandidateKind::Host,
+            1 => CandidateKind::ServerReflexive,
+            2 => CandidateKind::NatAssisted,
+            _ => return Err(MessageError),
+        };
+        let ip: IpAddr = match flags & 8 {
             0 => Ipv4Addr::from(input.take::<4>()?).into(),
             _ => Ipv6Addr::from(input.take::<16>()?).into(),
         };
         let port = u16::from_be_bytes(input.take()?);
-        Ok(Self {
-            proto: if flags & 1 == 1 { Proto::Tcp } else { Proto::Udp },
-            kind: if flags & 2 == 2 { CandidateKind::ServerReflexive } else { CandidateKind::Host },
-            addr: SocketAddr::new(ip, port),
-        })
+        Ok(Self { proto, kind, tcp, addr: SocketAddr::new(ip, port) })
     }
 
     fn is_usable(&self) -> bool {
@@ -260,7 +305,7 @@ mod tests {
     use super::*;
 
     fn candidate(addr: &str) -> Candidate {
-        Candidate { proto: Proto::Udp, kind: CandidateKind::Host, addr: addr.parse().unwrap() }
+        Candidate::new(Proto::Udp, CandidateKind::Host, addr.parse().unwrap())
     }
 
     fn offer(candidates: Vec<Candidate>) -> Message {
@@ -277,12 +322,15 @@ mod tests {
 
     #[test]
     fn each_message_is_read_as_it_was_written() {
-        let tcp = Candidate { proto: Proto::Tcp, kind: CandidateKind::ServerReflexive, ..candidate("[2001:db8::1]:5") };
+        let tcp = Candidate::new(Proto::Tcp, CandidateKind::ServerReflexive, "[2001:db8::1]:5".parse().unwrap());
+        let assisted = Candidate::new(Proto::Tcp, CandidateKind::NatAssisted, "192.0.2.1:5".parse().unwrap());
+        let active = Candidate { tcp: Some(TcpType::Active), ..tcp };
         let offers =
             [None, shape(Assigned::Kept), shape(Assigned::First), shape(Assigned::Counted { last: 9, by: -3 })]
                 .map(|shape| Message::Offer { more: true, candidates: vec![tcp], shape });
         let more = Message::More { candidates: vec![tcp] };
-        let others = [hello(), offer(vec![candidate("192.0.2.1:9"), tcp]), Message::Ping, Message::Pong, more];
+        let all = vec![candidate("192.0.2.1:9"), tcp, assisted, active];
+        let others = [hello(), offer(all), Message::Ping, Message::Pong, more];
         for message in offers.into_iter().chain(others) {
             assert_eq!(Message::decode(&message.encode()), Ok(message));
         }
@@ -306,6 +354,19 @@ mod tests {
             assert_eq!(Message::decode(&[&whole[..], &[0]].concat()), Err(MessageError));
         }
         assert_eq!(Message::decode(&[VERSION + 1, 2]), Err(MessageError));
+    }
+
+    #[test]
+    fn a_candidate_of_no_kind_is_refused_and_one_that_only_connects_is_not_called() {
+        let whole = offer(vec![candidate("192.0.2.1:9")]).encode();
+        // UDP with a TCP type, TCP without one, a kind that is none, bits that mean nothing.
+        for flags in [0x10, 0x01, 0x06, 0x40, 0x80, 0x31 | 0x40] {
+            let mut bytes = whole.to_vec();
+            bytes[4] = flags;
+            assert_eq!(Message::decode(&bytes), Err(MessageError), "{flags:#x}");
+        }
+        let tcp = Candidate::new(Proto::Tcp, CandidateKind::Host, "192.0.2.1:9".parse().unwrap());
+        assert!(tcp.may_be_called() && !Candidate { tcp: Some(TcpType::Active), ..tcp }.may_be_called());
     }
 
     #[test]

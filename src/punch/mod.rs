@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! gather    sockets on routes ─► host candidates; STUN from the same sockets ─► server-reflexive ones, the NAT's shape
+//! assisted  their gateways, asked to open the same ports ─► NAT-assisted candidates
 //! agree     Channel ─► Hello, round trip, Offer both ways: both begin at one instant
 //! by_hand   the same without a channel: one line each way, which people carry, and both go on until both have begun
 //! plan      two shapes ─► what is done beside ordinary punching: open, spray, cross, or nothing
@@ -10,11 +11,12 @@
 //! trickle   meanwhile: addresses that either end finds later, each passed on at once
 //! ```
 //!
-//! `message`, `shape`, `plan` and `volley` decide; `channel`, `ask`, `gather`, `agree`, `trickle`, `by_hand`, `udp`, `tcp` and `hole` (the
+//! `message`, `shape`, `plan` and `volley` decide; `channel`, `ask`, `assisted`, `gather`, `agree`, `trickle`, `by_hand`, `udp`, `tcp` and `hole` (the
 //! pipe) wait.
 
 mod agree;
 mod ask;
+mod assisted;
 mod by_hand;
 mod channel;
 mod gather;
@@ -219,6 +221,8 @@ pub struct Puncher {
     limit: Duration,
     patience: Duration,
     all_out: bool,
+    port_mapping: bool,
+    binding_lifetime: Option<Duration>,
 }
 
 impl Default for Puncher {
@@ -230,7 +234,15 @@ impl Default for Puncher {
 impl Puncher {
     /// Without routes and servers.
     pub fn new() -> Self {
-        Self { routes: Vec::new(), servers: Vec::new(), limit: DEADLINE, patience: PATIENCE, all_out: false }
+        Self {
+            routes: Vec::new(),
+            servers: Vec::new(),
+            limit: DEADLINE,
+            patience: PATIENCE,
+            all_out: false,
+            port_mapping: false,
+            binding_lifetime: None,
+        }
     }
 
     /// Punches from this route's first address as well.
@@ -266,6 +278,23 @@ impl Puncher {
         self
     }
 
+    /// Asks the gateways of the routes to open the ports that are punched from (PCP, NAT-PMP, UPnP), and tells the peer of each when it
+    /// is open; nothing waits for them. What the hole came to use stays open as long as a UDP hole does, the rest is taken back;
+    /// over TCP all is, since the connection stands. Default no: it is for those who want one hole on one machine; peers have
+    /// [`NodeBuilder::port_mapping`](crate::peer::NodeBuilder::port_mapping).
+    pub fn port_mapping(mut self, yes: bool) -> Self {
+        self.port_mapping = yes;
+        self
+    }
+
+    /// How long an idle UDP binding lives in the NATs on our side, as [`Prober::lifetime`](crate::nat::Prober::lifetime) measures: a UDP
+    /// hole is then kept by two checks in that time and no more. Without it, and where it is under six seconds, a check goes out
+    /// every three seconds, and the peer is given up after 24 s of silence; with it after eight checks.
+    pub fn binding_lifetime(mut self, lifetime: Duration) -> Self {
+        self.binding_lifetime = Some(lifetime);
+        self
+    }
+
     /// Punches a hole for this protocol, together with a peer that does the same at the other end of the channel. Local
     /// ports are random.
     ///
@@ -273,7 +302,7 @@ impl Puncher {
     /// [`PunchError`]. Dropping the future closes all sockets; the peer then ends by its own limit.
     pub async fn punch(&self, proto: Proto, channel: &mut impl Channel) -> Result<Punched, PunchError> {
         let (begun, effort) = (Instant::now(), Effort::new(false));
-        let gather = || Gathering::new(proto, &self.routes, &self.servers);
+        let gather = || Gathering::new(proto, &self.routes, &self.servers, self.port_mapping);
         let ready = |gathered: &Gathered, candidates: &[Candidate]| {
             if proto == Proto::Udp {
                 udp::prime(gathered, candidates, &effort);
@@ -282,14 +311,21 @@ impl Puncher {
         let mut gathering = gather();
         let (gathered, mut agreed) = agree::agree(channel, self.patience, &mut gathering, gather, ready).await?;
         agreed.more |= gathering.is_looking();
-        let (finder, mut later) = trickle::later();
-        let known = agreed.candidates.len();
-        let mut dug = pin!(self.dig(proto, gathered, agreed, &effort, &mut later));
-        let punched = tokio::select! {
-            dug = &mut dug => dug,
-            never = finder.run(channel, &mut gathering, known) => never,
+        let (finder, mut later) = trickle::later(&agreed);
+        let plan = self.plan(proto, &gathered, &agreed);
+        // While ports are being guessed no other sockets take any.
+        let anew = (plan == Plan::Meet).then_some(|| Gathering::new(proto, &self.routes, &self.servers, false));
+        let mut dug = pin!(self.dig(proto, gathered, agreed, plan, &effort, &mut later));
+        let mut punched = tokio::select! {
+            dug = &mut dug => dug?,
+            never = finder.run(channel, &mut gathering, anew) => never,
         };
-        punched.map(|punched| Punched { total: begun.elapsed(), ..punched })
+        punched.hold(gathering.assisted());
+        Ok(Punched { total: begun.elapsed(), ..punched })
+    }
+
+    fn plan(&self, proto: Proto, gathered: &Gathered, agreed: &Agreed) -> Plan {
+        Plan::new(proto, gathered.shape, agreed.shape, self.all_out, rand::rng().next_u64())
     }
 
     async fn dig(
@@ -297,6 +333,7 @@ impl Puncher {
         proto: Proto,
         gathered: Gathered,
         mut agreed: Agreed,
+        plan: Plan,
         effort: &Effort,
         later: &mut Later,
     ) -> Result<Punched, PunchError> {
@@ -304,8 +341,6 @@ impl Puncher {
         if agreed.candidates.is_empty() && !agreed.more {
             return Err(PunchError::NothingInCommon { proto });
         }
-        let seed = rand::rng().next_u64();
-        let plan = Plan::new(proto, gathered.shape, agreed.shape, self.all_out, seed);
         tracing::debug!(%plan, "beside ordinary punching");
         let (begun, controlling, tried) = (Instant::now(), agreed.controlling, agreed.candidates.len());
         let (round_trip, limit) = (agreed.round_trip, self.limit_of(&plan, proto, effort));
@@ -314,9 +349,12 @@ impl Puncher {
             Proto::Tcp => timeout(limit, tcp::dig(gathered, agreed, &plan, effort, later)).await,
         };
         let attempts = effort.counted();
-        let Ok((hole, local, peer)) = dug else {
+        let Ok((mut hole, local, peer)) = dug else {
             return Err(PunchError::Closed { proto, limit, tried, attempts, plan });
         };
+        if let (Hole::Udp(hole), Some(lifetime)) = (&mut hole, self.binding_lifetime) {
+            hole.binds_for(lifetime);
+        }
         let took = begun.elapsed();
         Ok(Punched { hole, local, peer, controlling, took, total: took, round_trip, plan, attempts })
     }

@@ -16,6 +16,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 
 use super::agree::Agreed;
 use super::gather::{Base, Gathered, shared};
+use super::message::Candidate;
 use super::plan::Plan;
 use super::trickle::{Late, Later};
 use super::volley::{Shot, Volley};
@@ -67,7 +68,7 @@ pub(super) async fn dig(gathered: Gathered, agreed: Agreed, plan: &Plan, effort:
     let mut at = Places { locals: Vec::new(), theirs: Vec::new(), held, pauses };
     let mut making = Nursery::new(&Handle::current());
     gathered.tcp.iter().for_each(|base| at.from(&base.local, &mut making, effort));
-    agreed.candidates.iter().for_each(|candidate| at.to(candidate.addr, &mut making, effort));
+    agreed.candidates.iter().for_each(|candidate| at.to(candidate, &mut making, effort));
     let many = Many { volley, plan, gathered: &gathered };
     let proofs = Arc::new(Proofs::new(&agreed.ours, &agreed.theirs));
     let (local, peer, stream) = choose(making, many, (at, later), proofs, agreed.controlling, effort).await;
@@ -94,9 +95,11 @@ impl Places {
     }
 
     /// One more of the peer's.
-    fn to(&mut self, to: SocketAddr, making: &mut Nursery<Made>, effort: &Effort) {
-        self.locals.iter().for_each(|local| self.begin(local, to, making, effort));
-        self.theirs.push(to);
+    fn to(&mut self, candidate: &Candidate, making: &mut Nursery<Made>, effort: &Effort) {
+        if candidate.may_be_called() {
+            self.locals.iter().for_each(|local| self.begin(local, candidate.addr, making, effort));
+            self.theirs.push(candidate.addr);
+        }
     }
 
     fn begin(&self, local: &Local, to: SocketAddr, making: &mut Nursery<Made>, effort: &Effort) {
@@ -171,8 +174,62 @@ impl Many<'_> {
     }
 }
 
-/// Proves each connection. The controlling end chooses one of those that are proved, one at a time; at the other end
-/// the one that is chosen comes out.
+/// Which end says which connection it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Says {
+    /// This one, and it says so before the peer has proved itself: no other is chosen while that may still come.
+    Chosen,
+    /// This one, if the one that is chosen already comes to nothing.
+    Perhaps,
+    /// The other.
+    Peer,
+}
+
+/// A connection on which the peer has proved itself, or none; and what was said on it.
+type Proved = (Says, io::Result<TcpStream>);
+
+/// The connections of the end that chooses.
+#[derive(Debug, Default)]
+struct Choice {
+    /// One is chosen, and the peer has not yet proved itself there.
+    made: bool,
+    /// Those on which it has.
+    others: Vec<TcpStream>,
+}
+
+impl Choice {
+    /// The one that comes out, if it is decided.
+    async fn handle(&mut self, (says, stream): Proved) -> Option<TcpStream> {
+        match (says, stream) {
+            (Says::Chosen | Says::Peer, Ok(stream)) => return Some(stream),
+            (Says::Chosen, Err(_)) => self.made = false,
+            (Says::Perhaps, Ok(stream)) => self.others.push(stream),
+            // It is closed by now.
+            (Says::Perhaps | Says::Peer, Err(_)) => {}
+        }
+        while let (false, Some(stream)) = (self.made, self.others.pop()) {
+            if let Ok(Ok(stream)) = timeout(PROOF, tell_chosen(stream)).await {
+                return Some(stream);
+            }
+        }
+        None
+    }
+
+    /// What is said on one more.
+    fn says(&mut self, controlling: bool) -> Says {
+        match (controlling, self.made) {
+            (true, false) => {
+                self.made = true;
+                Says::Chosen
+            }
+            (true, true) => Says::Perhaps,
+            (false, _) => Says::Peer,
+        }
+    }
+}
+
+/// Proves each connection. The controlling end chooses the first, and another when the peer is not there; at the other end the
+/// one that is chosen comes out.
 async fn choose(
     mut making: Nursery<Made>,
     mut many: Many<'_>,
@@ -181,17 +238,15 @@ async fn choose(
     controlling: bool,
     effort: &Effort,
 ) -> (SocketAddr, SocketAddr, TcpStream) {
-    let mut proving: Nursery<io::Result<TcpStream>> = Nursery::new(&Handle::current());
+    let mut proving: Nursery<Proved> = Nursery::new(&Handle::current());
+    let mut choice = Choice::default();
     // What holds the ports that were found later.
     let mut bases = Vec::new();
     loop {
         let made = tokio::select! {
             Some(made) = making.next(), if !making.is_empty() => made,
             Some(proved) = proving.next(), if !proving.is_empty() => {
-                // One that did not prove itself is closed by now.
-                let Ok(stream) = proved else { continue };
-                let chosen = if controlling { timeout(PROOF, tell_chosen(stream)).await } else { Ok(Ok(stream)) };
-                if let Ok(Ok(stream)) = chosen
+                if let Some(stream) = choice.handle(proved).await
                     && let (Ok(local), Ok(peer)) = (stream.local_addr(), stream.peer_addr())
                 {
                     return (local, peer, stream);
@@ -208,7 +263,7 @@ async fn choose(
                     Late::Ours(Base::Udp(_)) => {}
                     Late::Theirs(candidates) => {
                         let tcp = candidates.iter().filter(|candidate| candidate.proto == Proto::Tcp);
-                        tcp.for_each(|candidate| at.to(candidate.addr, &mut making, effort));
+                        tcp.for_each(|candidate| at.to(candidate, &mut making, effort));
                     }
                 }
                 continue;
@@ -236,7 +291,7 @@ async fn choose(
             }
         };
         if proving.len() < PROVING {
-            proving.begin(prove(stream, proofs.clone(), controlling));
+            proving.begin(prove(stream, proofs.clone(), choice.says(controlling)));
         }
     }
 }
@@ -313,25 +368,32 @@ fn proof(sayer: &IceCreds, hearer: &IceCreds) -> [u8; 32] {
 }
 
 /// Each end proves that it is the peer; the end that does not choose then waits for being chosen.
-async fn prove(stream: TcpStream, proofs: Arc<Proofs>, controlling: bool) -> io::Result<TcpStream> {
-    let mut stream = timeout(PROOF, introduce(stream, &proofs)).await.map_err(|_| io::ErrorKind::TimedOut)??;
-    if !controlling {
-        expect_chosen(&mut stream).await?;
-    }
-    Ok(stream)
+async fn prove(stream: TcpStream, proofs: Arc<Proofs>, says: Says) -> Proved {
+    let proved = async {
+        let mut stream =
+            timeout(PROOF, introduce(stream, &proofs, says)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        match says {
+            Says::Chosen => kept(&stream)?,
+            Says::Perhaps => {}
+            Says::Peer => expect_chosen(&mut stream).await?,
+        }
+        Ok(stream)
+    };
+    (says, proved.await)
 }
 
-/// The other end takes it: on this connection it has just proved itself, and it waits for this.
+/// The other end takes it: on this connection it has proved itself, and it waits for this.
 async fn tell_chosen(mut stream: TcpStream) -> io::Result<TcpStream> {
     stream.write_all(&[CHOSEN]).await?;
     kept(&stream)?;
     Ok(stream)
 }
 
-async fn introduce(mut stream: TcpStream, proofs: &Proofs) -> io::Result<TcpStream> {
+async fn introduce(mut stream: TcpStream, proofs: &Proofs, says: Says) -> io::Result<TcpStream> {
     // A loser that is dropped leaves no address waiting that a later attempt would need.
     SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-    stream.write_all(&proofs.ours).await?;
+    let chosen: &[u8] = if says == Says::Chosen { &[CHOSEN] } else { &[] };
+    stream.write_all(&[&proofs.ours, chosen].concat()).await?;
     let mut said = [0; 32];
     stream.read_exact(&mut said).await?;
     if !same(&said, &proofs.theirs) {
@@ -360,6 +422,44 @@ fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Both ends of a connection on loopback.
+    async fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (one, other) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (one.unwrap(), other.unwrap().0)
+    }
+
+    fn both() -> [Arc<Proofs>; 2] {
+        let (a, b) = (IceCreds::new(), IceCreds::new());
+        [Proofs::new(&a, &b), Proofs::new(&b, &a)].map(Arc::new)
+    }
+
+    #[tokio::test]
+    async fn the_first_connection_is_chosen_at_once_and_the_next_one_when_the_peer_is_not_there() {
+        let (mut choice, [ours, theirs]) = (Choice::default(), both());
+        let [(stranger, strange), (one, other)] = [connection().await, connection().await];
+        let first = prove(stranger, ours.clone(), choice.says(true));
+        let second = prove(one, ours.clone(), choice.says(true));
+        let answers = prove(other, theirs, Choice::default().says(false));
+        let (second, answers) = tokio::join!(second, async { timeout(PROOF / 6, answers).await });
+        assert!(choice.handle(second).await.is_none(), "the first may still be the peer");
+        assert!(answers.is_err(), "nobody was told");
+        drop(strange);
+        // That end has given up waiting, but the other one can not know.
+        assert!(choice.handle(first.await).await.is_some(), "the second is, when the first was not");
+    }
+
+    #[tokio::test]
+    async fn both_ends_have_the_one_connection_after_one_message_each_way() {
+        let (mut choice, [ours, theirs]) = (Choice::default(), both());
+        let (one, other) = connection().await;
+        let chooses = prove(one, ours, choice.says(true));
+        let answers = prove(other, theirs, Choice::default().says(false));
+        let (chosen, answered) = tokio::join!(chooses, answers);
+        assert!(choice.handle(chosen).await.is_some());
+        assert!(Choice::default().handle(answered).await.is_some());
+    }
 
     #[test]
     fn an_address_that_never_proves_itself_is_tried_a_bounded_number_of_times() {

@@ -12,7 +12,7 @@ use tokio::time::sleep_until;
 
 use super::agree::Agreed;
 use super::gather::{Base, Gathered, UdpBase, udp_socket};
-use super::hole::UdpHole;
+use super::hole::{OFTEN, UdpHole};
 use super::message::Candidate;
 use super::plan::Plan;
 use super::trickle::{Late, Later};
@@ -37,7 +37,6 @@ const PACE: Duration = Duration::from_millis(5);
 /// otherwise.
 const BY_HAND_RTO: Duration = Duration::from_millis(800);
 const BY_HAND_RETRANSMITS: usize = 4500;
-const USUAL_RTO: Duration = Duration::from_secs(3);
 const USUAL_RETRANSMITS: usize = 9;
 
 /// Where the peer begins at another time, what the plan adds is done again so long after it was done.
@@ -102,7 +101,7 @@ pub(super) async fn dig(gathered: Gathered, agreed: Agreed, plan: &Plan, effort:
     let mut agent = dig.agent;
     if by_hand {
         // From now on a peer that is silent is gone.
-        agent.set_max_stun_rto(USUAL_RTO);
+        agent.set_max_stun_rto(OFTEN);
         agent.set_max_stun_retransmits(USUAL_RETRANSMITS);
     }
     settle(&mut agent, controlling, local, peer);

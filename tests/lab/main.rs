@@ -5,6 +5,7 @@
 
 mod behaviour;
 mod by_hand;
+mod clocks;
 mod coturn;
 #[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../turn/coturn.rs"]

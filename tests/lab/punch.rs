@@ -1,13 +1,15 @@
 //! Holes through real NATs, over a channel between the two peers that a server in the middle joins.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use natpipe::lab::{Host, Internet, Kind, Link, Setup};
 use natpipe::nat::Proto as Over;
 use natpipe::punch::{PipeChannel, Plan, PunchError, Punched, Puncher};
 use natpipe::stun::Server;
 use natpipe::{Family, Interface, NetConf, Proto, pipe_open};
+
+use super::gateway::{mappings, miniupnpd};
 
 /// Where both meet: a STUN server, and two ports of which what comes in by one goes out by the other.
 pub(super) struct Middle {
@@ -62,6 +64,17 @@ struct Story {
 
 /// Punches at both ends at once, and moves messages both ways through the pipe.
 fn punch(middle: &Middle, over: Over, hosts: [&Host; 2], limit: Duration) -> [Result<Story, PunchError>; 2] {
+    punch_with(middle, over, hosts, |puncher| puncher.limit(limit), greet)
+}
+
+/// The same, otherwise set up, and with something else done with what is punched.
+fn punch_with<T: Send, F: Future<Output = T>>(
+    middle: &Middle,
+    over: Over,
+    hosts: [&Host; 2],
+    set_up: impl Fn(Puncher) -> Puncher + Copy + Send,
+    then: impl Fn(Punched) -> F + Copy + Send,
+) -> [Result<T, PunchError>; 2] {
     std::thread::scope(|scope| {
         let ends = [0, 1].map(|end| {
             let (host, door, stun) = (hosts[end], middle.doors[end], middle.stun);
@@ -73,9 +86,9 @@ fn punch(middle: &Middle, over: Over, hosts: [&Host; 2], limit: Duration) -> [Re
                     let mut channel = PipeChannel::new(pipe).await;
                     let routes = Interface::list().unwrap().into_iter().filter_map(|i| i.route(Family::V4).ok());
                     let routes = routes.filter(|route| !route.nic()[0].is_loopback());
-                    let puncher = Puncher::new().stun(stun[0]).stun(stun[1]).limit(limit);
+                    let puncher = Puncher::new().stun(stun[0]).stun(stun[1]);
                     let puncher = routes.fold(puncher, |puncher, route| puncher.route(&route));
-                    Ok(greet(puncher.punch(over, &mut channel).await?).await)
+                    Ok(then(set_up(puncher).punch(over, &mut channel).await?).await)
                 })
                 .unwrap()
             })
@@ -303,7 +316,7 @@ fn is_hopeless(over: Over, a: Kind, b: Kind) -> bool {
     let counts = |kind| kind == Kind::SymmetricSequential;
     match (random(a), random(b)) {
         // Over TCP each try is a socket.
-        (Some(a), Some(b)) => a * b > if over == Over::Tcp { 1e6 } else { 6e6 },
+        (Some(a), Some(b)) => a * b > if over == Over::Tcp { 2.2e6 } else { 6e6 },
         (Some(one), None) if counts(b) => one > if over == Over::Tcp { 600.0 } else { 3_000.0 },
         (None, Some(one)) if counts(a) => one > if over == Over::Tcp { 600.0 } else { 3_000.0 },
         _ => false,
@@ -442,6 +455,70 @@ fn an_address_that_is_found_later_is_told_at_once_and_used() {
         assert_eq!(other.peer.ip(), second, "{over}: {one:?} {other:?}");
         assert!(one.took > Duration::from_secs(1), "it was waited for: {one:?}");
     }
+}
+
+/// A router that opens ports makes two direct that could not guess each other's.
+#[test]
+fn a_port_that_a_gateway_opens_is_told_when_it_is_open_and_used() {
+    let internet = Internet::with_link(Link::steady(Duration::from_millis(10)), 1).unwrap();
+    let middle = middle(&internet);
+    let router = internet.router("opens", Kind::SymmetricRandom).unwrap();
+    let daemon = miniupnpd(&router, "enable_natpmp=yes\nenable_upnp=yes");
+    let (inside, other) = (router.host("inside").unwrap(), internet.behind(Kind::SymmetricRandom).unwrap());
+    for over in [Over::Udp, Over::Tcp] {
+        let ends = punch_with(&middle, over, [&inside, &other], |puncher| puncher.port_mapping(true), greet);
+        let [Ok(one), Ok(caller)] = ends else { panic!("{over}: {ends:?}") };
+        assert_eq!(Some(caller.peer.ip()), daemon.external, "{over}: {one:?} {caller:?}");
+        assert!(one.plan.is_hopeless() && one.attempts < 1000, "{over}: {one:?}");
+    }
+    // What was opened is taken back.
+    let until = Instant::now() + SOON;
+    while mappings(&router).contains("dnat") {
+        assert!(Instant::now() < until, "the gateway still has what it opened");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Where it is known how long bindings live, an idle hole costs two checks in that time; otherwise one each three seconds.
+#[test]
+fn an_idle_hole_is_kept_as_rarely_as_its_bindings_allow() {
+    const IDLE: Duration = Duration::from_secs(18);
+    let packets = |lifetime: Option<Duration>| {
+        let internet = Internet::with_link(Link::steady(Duration::from_millis(10)), 1).unwrap();
+        let middle = middle(&internet);
+        let hosts = [internet.behind(Kind::Home).unwrap(), internet.behind(Kind::Home).unwrap()];
+        let set_up = |puncher: Puncher| lifetime.into_iter().fold(puncher, Puncher::binding_lifetime);
+        let idle = |punched: Punched| async move {
+            let pipe = punched.into_pipe(NetConf::default()).await.unwrap();
+            let sends = || udp_packets_sent();
+            // Both have nominated, and checks have become rare.
+            assert!(pipe.recv_within(Duration::from_secs(12)).await.is_err());
+            let before = sends();
+            assert!(pipe.recv_within(IDLE).await.is_err());
+            let sent = sends() - before;
+            pipe.send("still there").await.unwrap();
+            assert_eq!(&pipe.recv_within(SOON).await.unwrap().data[..], b"still there");
+            pipe.close().await;
+            sent
+        };
+        let ends = punch_with(&middle, Over::Udp, hosts.each_ref(), set_up, idle);
+        ends.map(|end| end.unwrap()).into_iter().max().unwrap()
+    };
+    let [often, rare] = std::thread::scope(|scope| {
+        let counts = [None, Some(Duration::from_secs(32))].map(|lifetime| scope.spawn(move || packets(lifetime)));
+        counts.map(|count| count.join().unwrap())
+    });
+    println!("in {IDLE:?}: {often} packets of an end, and {rare} where bindings live for 32 s");
+    // Its own checks, and answers to the other's.
+    assert!((8..=16).contains(&often), "{often}");
+    assert!((1..=5).contains(&rare), "{rare}");
+}
+
+/// Of this namespace, as the kernel counts.
+fn udp_packets_sent() -> u64 {
+    let snmp = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
+    let line = snmp.lines().filter(|line| line.starts_with("Udp:")).nth(1).unwrap();
+    line.split_whitespace().nth(4).unwrap().parse().unwrap()
 }
 
 /// NATs that count, each in its way: on and on, while their host's own ports go up one by one, or from a fresh socket's port only.

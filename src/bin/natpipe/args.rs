@@ -539,6 +539,9 @@ pub struct PunchArgs {
     /// Seconds to wait for the other end to begin.
     #[arg(long, value_name = "SECONDS", default_value_t = 300.0, value_parser = seconds)]
     pub wait: f64,
+    /// Do not ask the router to open the ports that are punched from.
+    #[arg(long)]
+    pub no_port_mapping: bool,
     /// Read the other side's line from the terminal, so that all of standard input is data.
     #[arg(long, requires = "manual")]
     pub tty: bool,
@@ -575,7 +578,10 @@ pub struct LabArgs {
     /// How often each pair is connected.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub runs: u32,
-    /// One way from each router to the middle of the network, in milliseconds.
+    /// How many rows of a matrix of peers are made at once, each in a network of its own.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "matrix", conflicts_with = "punch", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub jobs: u8,
+    /// One way through the middle of the network, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 10)]
     pub delay: u64,
     /// Packets that the middle of the network loses, in percent.

@@ -80,7 +80,7 @@ impl World {
         })
     }
 
-    /// One way from each router to the middle.
+    /// One way through the middle.
     pub fn delay(&self) -> Duration {
         self.delay
     }

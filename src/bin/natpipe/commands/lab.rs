@@ -1,8 +1,12 @@
 //! `natpipe lab`: two peers behind routers of given kinds, on this machine.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use indicatif::ProgressBar;
 use natpipe::lab::{Host, Kind, LabError, Setup};
 use natpipe::nat::Proto as Over;
 use natpipe::peer::{Event, PathKind, StrategyState};
@@ -127,42 +131,94 @@ struct Cell {
     found: Vec<Duration>,
 }
 
+/// Every pair, who calls in the row. Rows are shown as soon as those above them are.
 fn matrix(args: &LabArgs, json: bool) -> Result<()> {
-    let world = world(args)?;
     let kinds = if args.kinds.is_empty() { KINDS.to_vec() } else { args.kinds.clone() };
-    let total = args.mib.unwrap_or(1) as usize * (1 << 20);
-    let behind = || kinds.iter().map(|kind| world.behind((*kind).into())).collect::<Result<Vec<Host>>>();
-    let (left, right) = (behind()?, behind()?);
-    let (mut rows, mut failed) = (Vec::new(), 0);
-    let spinner = progress::spinner(json);
-    for (row, a) in kinds.iter().enumerate() {
-        let mut cells = Vec::new();
-        for (column, b) in kinds.iter().enumerate() {
-            let mut cell = Cell::default();
-            for run in 0..args.runs {
-                spinner.set_message(format!("{a} and {b}, {} of {}", run + 1, args.runs));
-                match world.meet([&left[row], &right[column]], total, |_| {}) {
-                    Ok(outcome) => cell.count(&outcome),
-                    Err(error) => eprintln!("{a} and {b}: {error:#}"),
-                }
-            }
-            failed += args.runs - cell.connected;
-            if json {
-                output::json(&cell.json(a, b, args.runs))?;
-            }
-            cells.push(cell);
-        }
-        rows.push(cells);
+    let (spinner, next) = (progress::spinner(json), AtomicUsize::new(0));
+    let (tell, made) = mpsc::channel();
+    let mut failed = 0;
+    if !json {
+        heading(&kinds)?;
     }
+    std::thread::scope(|scope| {
+        for _ in 0..args.jobs {
+            let (tell, kinds, next, spinner) = (tell.clone(), &kinds, &next, &spinner);
+            scope.spawn(move || work(args, kinds, next, &tell, spinner, json));
+        }
+        drop(tell);
+        let mut rows = BTreeMap::new();
+        let mut shown = 0;
+        for made in made {
+            let (row, cells): (usize, Vec<Cell>) = made?;
+            failed += cells.iter().map(|cell| args.runs - cell.connected).sum::<u32>();
+            rows.insert(row, cells);
+            while let (false, Some(cells)) = (json, rows.remove(&shown)) {
+                spinner.suspend(|| line(&kinds, shown, &cells, args.runs))?;
+                shown += 1;
+            }
+        }
+        anyhow::Ok(())
+    })?;
     spinner.finish_and_clear();
     if !json {
-        table(&kinds, &rows, args.runs)?;
+        output::line(LEGEND)?;
     }
     anyhow::ensure!(failed == 0, "{failed} connections of the matrix failed");
     Ok(())
 }
 
+/// Makes rows in a world of its own, until there are none left.
+fn work(
+    args: &LabArgs,
+    kinds: &[Kind],
+    next: &AtomicUsize,
+    tell: &mpsc::Sender<Result<(usize, Vec<Cell>)>>,
+    spinner: &ProgressBar,
+    json: bool,
+) {
+    let work = || {
+        let world = world(args)?;
+        let behind = || kinds.iter().map(|kind| world.behind((*kind).into())).collect::<Result<Vec<Host>>>();
+        let (left, right) = (behind()?, behind()?);
+        loop {
+            let row = next.fetch_add(1, Ordering::Relaxed);
+            let Some(a) = kinds.get(row) else { return Ok(()) };
+            let mut cells = Vec::new();
+            for (b, right) in kinds.iter().zip(&right) {
+                let cell = Cell::of(args, &world, [&left[row], right], |run| {
+                    spinner.set_message(format!("{a} and {b}, {} of {}", run + 1, args.runs));
+                });
+                if json {
+                    output::json(&cell.json(a, b, args.runs))?;
+                }
+                cells.push(cell);
+            }
+            // Nobody hears it when another has failed.
+            if tell.send(Ok((row, cells))).is_err() {
+                return Ok(());
+            }
+        }
+    };
+    if let Err(error) = work() {
+        let _ = tell.send(Err(error));
+    }
+}
+
 impl Cell {
+    /// All runs of one pair.
+    fn of(args: &LabArgs, world: &World, hosts: [&Host; 2], begins: impl Fn(u32)) -> Self {
+        let total = args.mib.unwrap_or(1) as usize * (1 << 20);
+        let mut cell = Self::default();
+        for run in 0..args.runs {
+            begins(run);
+            match world.meet(hosts, total, |_| {}) {
+                Ok(outcome) => cell.count(&outcome),
+                Err(error) => eprintln!("{} and {}: {error:#}", hosts[0].name(), hosts[1].name()),
+            }
+        }
+        cell
+    }
+
     fn count(&mut self, outcome: &Outcome) {
         self.connected += 1;
         self.direct += u32::from(outcome.last.kind != PathKind::Relay);
@@ -204,15 +260,18 @@ impl Cell {
     }
 }
 
-fn table(kinds: &[Kind], rows: &[Vec<Cell>], runs: u32) -> Result<()> {
-    let width = kinds.iter().map(|kind| kind.to_string().len()).max().unwrap_or_default();
-    let numbers: Vec<String> = (1..=kinds.len()).map(|number| format!("{number:>6}")).collect();
-    output::line(format_args!("{:<width$}    {}", "", numbers.join("")))?;
-    for (number, (kind, cells)) in kinds.iter().zip(rows).enumerate() {
-        let cells: Vec<String> = cells.iter().map(|cell| format!("{:>6}", cell.text(runs))).collect();
-        output::line(format_args!("{:<width$} {:>2} {}", kind.to_string(), number + 1, cells.join("")))?;
-    }
-    output::line(
-        "D direct, V reverse, T TCP punch, U UDP punch, R relay; n/m where only n of m were without a server; ! some failed",
-    )
+fn width(kinds: &[Kind]) -> usize {
+    kinds.iter().map(|kind| kind.to_string().len()).max().unwrap_or_default()
 }
+
+fn heading(kinds: &[Kind]) -> Result<()> {
+    let numbers: String = (1..=kinds.len()).map(|number| format!("{number:>8}")).collect();
+    output::line(format_args!("{:<width$}    {numbers}", "", width = width(kinds)))
+}
+
+fn line(kinds: &[Kind], row: usize, cells: &[Cell], runs: u32) -> Result<()> {
+    let cells: String = cells.iter().map(|cell| format!("{:>8}", cell.text(runs))).collect();
+    output::line(format_args!("{:<width$} {:>2} {cells}", kinds[row].to_string(), row + 1, width = width(kinds)))
+}
+
+const LEGEND: &str = "D direct, V reverse, T TCP punch, U UDP punch, R relay; n/m where only n of m were without a server; ! some failed";

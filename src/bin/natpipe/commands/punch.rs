@@ -55,6 +55,7 @@ async fn puncher(args: &PunchArgs, json: bool) -> Result<Puncher> {
     let routes = routes(&args.interface)?;
     let mut puncher = routes.iter().fold(Puncher::new(), Puncher::route);
     puncher = puncher.patience(Duration::from_secs_f64(args.wait)).all_out(args.all_out);
+    puncher = puncher.port_mapping(!args.no_port_mapping);
     for server in servers(&args.stun, json).await? {
         puncher = puncher.stun(server);
     }
