@@ -1,6 +1,7 @@
 //! Waits: the ports of a punch, opened by the gateways of their routes: NAT-assisted candidates (RFC 6544 section 3).
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -11,6 +12,9 @@ use super::message::{Candidate, CandidateKind};
 use crate::nat::Proto;
 use crate::net::Route;
 use crate::portmap::{self, Mapper, Mapping, State, can_help, is_useful};
+
+/// A program that ends at once leaves the gateway's port open no longer than this.
+const LEASE: Duration = Duration::from_secs(600);
 
 /// A port that a gateway keeps open as long as this is held.
 #[derive(Debug)]
@@ -30,7 +34,7 @@ impl Assisted {
             return;
         }
         let over = if proto == Proto::Udp { portmap::Proto::Udp } else { portmap::Proto::Tcp };
-        let Ok(mapping) = Mapper::new(route).map(over, port) else { return };
+        let Ok(mapping) = Mapper::new(route).lease(LEASE).map(over, port) else { return };
         self.asking.push(Box::pin(answered(mapping.state(), proto, seen)));
         self.mappings.push(mapping);
     }

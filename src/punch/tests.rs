@@ -37,7 +37,7 @@ fn hello(tie: u64) -> Bytes {
 
 fn offer() -> Bytes {
     let addr = "192.0.2.1:9".parse().unwrap();
-    let candidate = Candidate { proto: Proto::Udp, kind: CandidateKind::Host, addr };
+    let candidate = Candidate::new(Proto::Udp, CandidateKind::Host, addr);
     Message::Offer { more: false, candidates: vec![candidate], shape: None }.encode()
 }
 

@@ -465,17 +465,22 @@ fn a_port_that_a_gateway_opens_is_told_when_it_is_open_and_used() {
     let router = internet.router("opens", Kind::SymmetricRandom).unwrap();
     let daemon = miniupnpd(&router, "enable_natpmp=yes\nenable_upnp=yes");
     let (inside, other) = (router.host("inside").unwrap(), internet.behind(Kind::SymmetricRandom).unwrap());
+    let opened = || mappings(&router).contains("dnat");
+    let greet = |punched: Punched| async move {
+        let story = greet(punched).await;
+        // What was opened is taken back while the runtime lives.
+        let until = Instant::now() + SOON;
+        while opened() {
+            assert!(Instant::now() < until, "the gateway still has what it opened: {}", mappings(&router));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        story
+    };
     for over in [Over::Udp, Over::Tcp] {
         let ends = punch_with(&middle, over, [&inside, &other], |puncher| puncher.port_mapping(true), greet);
         let [Ok(one), Ok(caller)] = ends else { panic!("{over}: {ends:?}") };
         assert_eq!(Some(caller.peer.ip()), daemon.external, "{over}: {one:?} {caller:?}");
         assert!(one.plan.is_hopeless() && one.attempts < 1000, "{over}: {one:?}");
-    }
-    // What was opened is taken back.
-    let until = Instant::now() + SOON;
-    while mappings(&router).contains("dnat") {
-        assert!(Instant::now() < until, "the gateway still has what it opened");
-        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -494,10 +499,12 @@ fn an_idle_hole_is_kept_as_rarely_as_its_bindings_allow() {
             // Both have nominated, and checks have become rare.
             assert!(pipe.recv_within(Duration::from_secs(12)).await.is_err());
             let before = sends();
-            assert!(pipe.recv_within(IDLE).await.is_err());
+            // The other end may be done a moment before.
+            let word = pipe.recv_within(IDLE).await;
             let sent = sends() - before;
             pipe.send("still there").await.unwrap();
-            assert_eq!(&pipe.recv_within(SOON).await.unwrap().data[..], b"still there");
+            let word = if word.is_err() { pipe.recv_within(SOON).await } else { word };
+            assert_eq!(&word.unwrap().data[..], b"still there");
             pipe.close().await;
             sent
         };
