@@ -15,7 +15,8 @@ use crate::spec::Spec;
 pub async fn run(a: Spec, b: Spec, json: bool) -> Result<()> {
     anyhow::ensure!(a != b || a != Spec::Stdio, "stdio can be one end only");
     // A server listens before the other end is tried, so that its peer can come meanwhile.
-    let (waiting_a, waiting_b) = (Waiting::open(&a, json).await?, Waiting::open(&b, json).await?);
+    let open = |spec| Waiting::open(spec, NetConf::default(), json);
+    let (waiting_a, waiting_b) = (open(&a).await?, open(&b).await?);
     let reached = [waiting_a.reached(), waiting_b.reached()];
     let (pipe_a, pipe_b) = tokio::try_join!(waiting_a.peer(), waiting_b.peer())?;
     let (at_a, at_b) = Relay::new(pipe_a.clone(), pipe_b.clone()).wait().await;
@@ -49,11 +50,11 @@ pub enum Waiting {
 }
 
 impl Waiting {
-    pub async fn open(spec: &Spec, json: bool) -> Result<Self> {
+    pub async fn open(spec: &Spec, conf: NetConf, json: bool) -> Result<Self> {
         if let Spec::Peer(ticket) = spec {
             return reach(ticket).await.with_context(|| format!("cannot reach {}", ticket.peer()));
         }
-        let pipe = spec.open(NetConf::default()).await?;
+        let pipe = spec.open(conf).await?;
         if !spec.listens() {
             return Ok(Self::Open(pipe));
         }

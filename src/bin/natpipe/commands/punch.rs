@@ -24,6 +24,9 @@ use crate::spec::Spec;
 /// How long the names of STUN servers may take.
 const RESOLVE: Duration = Duration::from_secs(3);
 
+/// How long the stream to agree over may take to connect: where a hole is wanted the way is often bad, and packets are lost.
+const CHANNEL: Duration = Duration::from_secs(10);
+
 /// Of the well-known servers so many are asked.
 const SERVERS: usize = 3;
 
@@ -121,7 +124,8 @@ async fn through(
     let wait = Duration::from_secs_f64(args.wait);
     let spinner = spinner(json);
     spinner.set_message(format!("waiting for the other end at {spec}"));
-    let opened = async { Waiting::open(spec, json).await?.peer().await };
+    let conf = NetConf::default().con_timeout(wait.min(CHANNEL));
+    let opened = async { Waiting::open(spec, conf, json).await?.peer().await };
     let pipe = timeout(wait, opened).await.with_context(|| format!("nobody came to {spec}"))??;
     let mut channel = PipeChannel::new(pipe).await;
     let them = introduce(&mut channel, me, wait).await?;
