@@ -22,6 +22,9 @@ use crate::peer::session::Stream;
 /// What peers speak, as TLS names it (RFC 7301).
 const ALPN: &[&[u8]] = &[b"natpipe-peer/1"];
 
+/// What TLS takes at once, so that one batch of a session goes out by few calls, and no end of it as a TLS record of its own.
+const AT_ONCE: usize = 320 << 10;
+
 /// How long both ends have to prove themselves.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
@@ -40,6 +43,7 @@ pub(super) async fn call_stream(
     in_time(async {
         let mut stream = TlsConnector::from(config).connect(tls::server_name(), stream).await?;
         stream.write_all(&greeting.to_bytes()).await?;
+        stream.get_mut().1.set_buffer_limit(Some(AT_ONCE));
         Ok(Carrier::Stream(Box::new(stream)))
     })
     .await
@@ -66,6 +70,7 @@ impl<S: Stream + 'static> Begun<S> {
         in_time(async {
             let mut stream = self.0.await?;
             stream.write_all(&greeting.to_bytes()).await?;
+            stream.get_mut().1.set_buffer_limit(Some(AT_ONCE));
             Ok(Carrier::Stream(Box::new(stream)))
         })
         .await
@@ -96,6 +101,7 @@ pub(super) async fn answer_stream(
         let mut first = [0; LEN];
         stream.read_exact(&mut first).await?;
         let greeting = Greeting::from_bytes(&first).map_err(invalid)?;
+        stream.get_mut().1.set_buffer_limit(Some(AT_ONCE));
         Ok((peer.ok_or(io::ErrorKind::PermissionDenied)?, greeting, Carrier::Stream(Box::new(stream))))
     })
     .await

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::record::MAX_PAYLOAD;
 
-/// Buffers that are kept while nobody uses any: 1 MiB. While some are in use as many more are kept as are: acknowledgements come in
+/// Buffers that are kept while nobody uses any: 1 MiB. While some are in use twice as many more are kept: acknowledgements come in
 /// bursts, and what they free is wanted again at once.
 const KEPT: usize = 16;
 
@@ -41,7 +41,7 @@ impl Drop for Lent {
     fn drop(&mut self) {
         let mut home = self.home.home();
         home.lent -= 1;
-        let kept = home.lent.max(KEPT);
+        let kept = (home.lent * 2).max(KEPT);
         home.free.truncate(kept);
         if home.free.len() < kept {
             home.free.push(std::mem::take(&mut self.bytes));

@@ -4,12 +4,12 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::Notify;
 
-use super::batch::Batch;
 use super::buffers::{Buffers, WORTH};
 use super::drive::{Shared, something_to_say};
+use super::outlet::Outlet;
 use super::path::PathId;
 use super::record::{HEADER, Kind, Record, next_header, next_record};
 
@@ -55,9 +55,11 @@ async fn both_ways(shared: &Shared, id: PathId, carrier: Carrier, bell: &Notify)
     match carrier {
         Carrier::Stream(stream) => {
             let (read, write) = tokio::io::split(stream);
+            let outlet = Arc::new(Outlet::new(write));
+            shared.take_outlet(id, &outlet);
             tokio::select! {
                 ended = read_stream(shared, id, read) => ended,
-                ended = write_stream(shared, id, write, bell) => ended,
+                ended = write_stream(shared, id, &outlet, bell) => ended,
             }
         }
         Carrier::Quic { connection, send, recv, endpoint } => {
@@ -120,27 +122,14 @@ fn refused(shared: &Shared, error: super::ProtocolError) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-async fn write_stream(
-    shared: &Shared,
-    id: PathId,
-    mut write: impl AsyncWrite + Unpin,
-    bell: &Notify,
-) -> io::Result<()> {
-    let (mut records, mut batch, mut anyway) = (Vec::<Record>::new(), Batch::default(), false);
+async fn write_stream(shared: &Shared, id: PathId, outlet: &Outlet, bell: &Notify) -> io::Result<()> {
+    let mut anyway = false;
     loop {
-        shared.fill(id, anyway, &mut records);
-        if records.is_empty() {
-            if shared.has_ended() {
-                return write.shutdown().await;
-            }
-            write.flush().await?;
-            anyway = something_to_say(shared, id, bell).await || shared.has_ended();
-            continue;
+        outlet.drain(shared, id, anyway).await?;
+        if shared.has_ended() {
+            return outlet.shut_down().await;
         }
-        anyway = false;
-        records.drain(..).for_each(|record| batch.push(record));
-        batch.close();
-        write.write_all_buf(&mut batch).await?;
+        anyway = something_to_say(shared, id, bell).await || shared.has_ended();
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 use super::ProtocolError;
 use super::carry::{Carrier, carry};
 use super::channels::ChannelKind;
+use super::outlet::{AT_ONCE, Outlet};
 use super::path::{PathId, SessionId};
 use super::record::{HEADER, Record};
 use super::state::{Event, Multipath, Role, State};
@@ -110,6 +111,8 @@ struct Line {
     /// It is to end.
     cut: Arc<Notify>,
     datagrams: Option<quinn::Connection>,
+    /// Where much can be written at once.
+    outlet: Option<Arc<Outlet>>,
 }
 
 /// Someone still has to do with the session: when the last of these is dropped, it says goodbye.
@@ -158,15 +161,20 @@ impl Shared {
 
     /// One turn of the state; then those are woken whom it concerns.
     pub(super) fn with<R>(&self, turn: impl FnOnce(&mut Inner) -> R) -> R {
+        self.with_but(None, turn)
+    }
+
+    /// The same, where one path's task need not be woken: what there is to say on it is said by the caller.
+    fn with_but<R>(&self, path: Option<PathId>, turn: impl FnOnce(&mut Inner) -> R) -> R {
         let mut inner = self.lock();
         let done = turn(&mut inner);
-        let woken = self.settle(&mut inner);
+        let woken = self.settle(&mut inner, path);
         drop(inner);
         woken.into_iter().for_each(Waker::wake);
         done
     }
 
-    fn settle(&self, inner: &mut Inner) -> Vec<Waker> {
+    fn settle(&self, inner: &mut Inner, but: Option<PathId>) -> Vec<Waker> {
         let mut woken = Vec::new();
         while let Some(event) = inner.state.poll_event() {
             match event {
@@ -192,7 +200,7 @@ impl Shared {
             self.bell.notify_one();
         }
         for (id, line) in &inner.lines {
-            if inner.state.has_output(*id) {
+            if but != Some(*id) && inner.state.has_output(*id) {
                 line.bell.notify_one();
             }
         }
@@ -210,7 +218,8 @@ impl Shared {
         let id = self.with(|inner| {
             let id = PathId(inner.next_path);
             inner.next_path += 1;
-            let line = Line { info, bell: Arc::new(Notify::new()), cut: Arc::new(Notify::new()), datagrams };
+            let line =
+                Line { info, bell: Arc::new(Notify::new()), cut: Arc::new(Notify::new()), datagrams, outlet: None };
             inner.state.attach(id, line.info.standing(), Instant::now());
             inner.lines.insert(id, line);
             id
@@ -311,9 +320,17 @@ impl Shared {
         Some((line.bell.clone(), line.cut.clone()))
     }
 
-    /// Appends what there is to say on a path; with `anyway` an acknowledgement alone too.
+    /// What is said on this path can be written there from now on.
+    pub(super) fn take_outlet(&self, id: PathId, outlet: &Arc<Outlet>) {
+        if let Some(line) = self.lock().lines.get_mut(&id) {
+            line.outlet = Some(outlet.clone());
+        }
+    }
+
+    /// Appends what there is to say on a path, for one who comes again until there is nothing; with `anyway` an acknowledgement
+    /// alone too.
     pub(super) fn fill(&self, id: PathId, anyway: bool, to: &mut Vec<Record>) {
-        self.with(|inner| {
+        self.with_but(Some(id), |inner| {
             if !anyway && !inner.state.has_output(id) {
                 return;
             }
@@ -389,21 +406,23 @@ impl Shared {
     }
 
     pub(super) fn poll_write(&self, id: u32, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        self.with(|inner| {
-            if let Some(ended) = inner.ended {
-                return Poll::Ready(Err(ended.into()));
-            }
-            if inner.state.channel(id).is_none_or(|channel| channel.is_stopped() || channel.is_finishing()) {
-                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-            }
-            match inner.state.write(id, data) {
-                0 if !data.is_empty() => {
-                    inner.writers.insert(id, cx.waker().clone());
-                    Poll::Pending
-                }
-                taken => Poll::Ready(Ok(taken)),
-            }
-        })
+        let outlet = if data.len() < AT_ONCE { None } else { self.outlet() };
+        let path = outlet.as_ref().map(|(path, ..)| *path);
+        let written = self.with_but(path, |inner| inner.poll_write(id, cx, data));
+        if let Some((path, outlet, bell)) = outlet
+            && !outlet.try_drain(self, path)
+        {
+            bell.notify_one();
+        }
+        written
+    }
+
+    /// Where what goes on the path in use can be written at once, and the bell of that path.
+    fn outlet(&self) -> Option<(PathId, Arc<Outlet>, Arc<Notify>)> {
+        let inner = self.lock();
+        let path = inner.state.active()?;
+        let line = inner.lines.get(&path)?;
+        Some((path, line.outlet.clone()?, line.bell.clone()))
     }
 
     /// A datagram goes its own way where the path has one, else between the records; what does not fit now is dropped.
@@ -505,6 +524,22 @@ fn is_here(ip: IpAddr, here: &[IpAddr]) -> bool {
 }
 
 impl Inner {
+    fn poll_write(&mut self, id: u32, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(ended) = self.ended {
+            return Poll::Ready(Err(ended.into()));
+        }
+        if self.state.channel(id).is_none_or(|channel| channel.is_stopped() || channel.is_finishing()) {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        match self.state.write(id, data) {
+            0 if !data.is_empty() => {
+                self.writers.insert(id, cx.waker().clone());
+                Poll::Pending
+            }
+            taken => Poll::Ready(Ok(taken)),
+        }
+    }
+
     /// A datagram by this path.
     fn send_by(&mut self, way: PathId, record: &Record) {
         let connection = self.lines.get(&way).and_then(|line| line.datagrams.as_ref());

@@ -12,6 +12,7 @@ mod carry;
 mod channels;
 mod drive;
 mod lane;
+mod outlet;
 mod path;
 mod pulse;
 mod record;
