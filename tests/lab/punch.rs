@@ -465,13 +465,13 @@ fn a_port_that_a_gateway_opens_is_told_when_it_is_open_and_used() {
     let router = internet.router("opens", Kind::SymmetricRandom).unwrap();
     let daemon = miniupnpd(&router, "enable_natpmp=yes\nenable_upnp=yes");
     let (inside, other) = (router.host("inside").unwrap(), internet.behind(Kind::SymmetricRandom).unwrap());
-    let opened = || mappings(&router).contains("dnat");
+    let at = &router;
     let greet = |punched: Punched| async move {
         let story = greet(punched).await;
         // What was opened is taken back while the runtime lives.
         let until = Instant::now() + SOON;
-        while opened() {
-            assert!(Instant::now() < until, "the gateway still has what it opened: {}", mappings(&router));
+        while mappings(at).contains("dnat") {
+            assert!(Instant::now() < until, "the gateway still has what it opened: {}", mappings(at));
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         story
