@@ -207,7 +207,9 @@ impl Choice {
             // It is closed by now.
             (Says::Perhaps | Says::Peer, Err(_)) => {}
         }
-        while let (false, Some(stream)) = (self.made, self.others.pop()) {
+        while !self.made
+            && let Some(stream) = self.others.pop()
+        {
             if let Ok(Ok(stream)) = timeout(PROOF, tell_chosen(stream)).await {
                 return Some(stream);
             }
