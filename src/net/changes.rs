@@ -1,4 +1,4 @@
-//! Waits: other interfaces, addresses or routes than before.
+//! Waits: other interfaces, addresses or routes than before, or the end of a sleep, in which all of that may have changed.
 
 use std::io;
 use std::time::Duration;
@@ -9,10 +9,25 @@ use super::{Family, Interface};
 /// Changes come in crowds: a card that comes up is a link, addresses and routes.
 const CROWD: Duration = Duration::from_millis(50);
 
-/// Tells when this machine's network has become another one: an interface, an address or a route came or went.
+/// Who was not let run for twice this long has slept: mappings of NATs and the patience of others are of that order.
+const SLEEP: Duration = Duration::from_secs(5);
+
+/// What has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// An interface, an address or a route came or went.
+    Network,
+    /// The machine has slept, or the program was stopped: what others know of us is old.
+    Awake,
+}
+
+/// Tells when this machine's network has become another one, or may have.
 pub(crate) struct Changes {
     bell: sys::ChangeBell,
+    sleep: sys::SleepBell,
     before: Snapshot,
+    /// The bell has rung, and nothing was looked at since.
+    rung: bool,
 }
 
 impl Changes {
@@ -22,21 +37,34 @@ impl Changes {
     /// Those of the system.
     pub(crate) fn watch() -> io::Result<Self> {
         // The bell first: what changes between the two rings it.
-        Ok(Self { bell: sys::ChangeBell::hang()?, before: Snapshot::take() })
+        let bell = sys::ChangeBell::hang()?;
+        Ok(Self { bell, sleep: sys::SleepBell::hang(SLEEP)?, before: Snapshot::take(), rung: false })
     }
 
     /// The next change. Cancel safe.
     ///
     /// # Errors
     /// When the system tells nothing any more.
-    pub(crate) async fn next(&mut self) -> io::Result<()> {
+    pub(crate) async fn next(&mut self) -> io::Result<Change> {
         loop {
-            self.bell.rung().await?;
-            tokio::time::sleep(CROWD).await;
-            let now = Snapshot::take();
-            if now != self.before {
-                self.before = now;
-                return Ok(());
+            tokio::select! {
+                rung = self.bell.rung(), if !self.rung => {
+                    rung?;
+                    self.rung = true;
+                }
+                () = tokio::time::sleep(CROWD), if self.rung => {
+                    self.rung = false;
+                    let now = Snapshot::take();
+                    if now != self.before {
+                        self.before = now;
+                        return Ok(Change::Network);
+                    }
+                }
+                slept = self.sleep.rung() => {
+                    slept?;
+                    self.before = Snapshot::take();
+                    return Ok(Change::Awake);
+                }
             }
         }
     }

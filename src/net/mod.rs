@@ -29,7 +29,7 @@ pub(crate) mod sys;
 mod table;
 
 #[cfg(feature = "peer")]
-pub(crate) use changes::Changes;
+pub(crate) use changes::{Change, Changes};
 pub use error::{InterfaceError, ResolveError, RouteError, SocketError, SocketStep};
 pub(crate) use happy::Race;
 pub use interface::{Flags, Interface, InterfaceAddr, Mac};

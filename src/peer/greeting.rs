@@ -63,6 +63,9 @@ pub(super) enum Topic {
     /// The answerer's answer to [`Meet`](Self::Meet), now and whenever there are more: where it is reached beside what the ticket
     /// says.
     Here { addresses: Vec<TicketAddress> },
+    /// The answerer's first word to who has called it: its network is another one, and it is reached there. `left` where it is on
+    /// none of the session's paths any more; `number` is higher in each of these words than in the one before.
+    Moved { session: SessionId, number: u64, left: bool, addresses: Vec<TicketAddress> },
 }
 
 /// Addresses that are taken of a caller; more would make us knock at many doors.
@@ -91,10 +94,12 @@ impl Topic {
             Self::Turn { session, offer } => [&[3][..], &session.0, &offer.to_bytes()].concat(),
             Self::Here { addresses } => {
                 let mut bytes = vec![4];
-                for address in addresses.iter().take(ADDRESSES) {
-                    let flags = if address.udp { UDP } else { 0 } | if address.tcp { TCP } else { 0 };
-                    write_address(&mut bytes, flags, address.addr);
-                }
+                write_ours(&mut bytes, addresses);
+                bytes
+            }
+            Self::Moved { session, number, left, addresses } => {
+                let mut bytes = [&[5, u8::from(*left)][..], &session.0, &number.to_be_bytes()].concat();
+                write_ours(&mut bytes, addresses);
                 bytes
             }
         }
@@ -120,17 +125,32 @@ impl Topic {
                 let offer = Offer::from_bytes(offer).map_err(|_| NoGreeting)?;
                 Ok(Self::Turn { session: SessionId(*session), offer })
             }
-            (4, rest) => {
-                let of = |(flags, addr): (u8, SocketAddr)| TicketAddress {
-                    addr,
-                    udp: flags & UDP > 0,
-                    tcp: flags & TCP > 0,
-                };
-                Ok(Self::Here { addresses: addresses(rest)?.into_iter().map(of).collect() })
+            (4, rest) => Ok(Self::Here { addresses: theirs(rest)? }),
+            (5, [left @ (0 | 1), rest @ ..]) => {
+                let (session, rest) = rest.split_first_chunk::<16>().ok_or(NoGreeting)?;
+                let (number, rest) = rest.split_first_chunk::<8>().ok_or(NoGreeting)?;
+                Ok(Self::Moved {
+                    session: SessionId(*session),
+                    number: u64::from_be_bytes(*number),
+                    left: *left == 1,
+                    addresses: theirs(rest)?,
+                })
             }
             _ => Err(NoGreeting),
         }
     }
+}
+
+fn write_ours(to: &mut Vec<u8>, addresses: &[TicketAddress]) {
+    for address in addresses.iter().take(ADDRESSES) {
+        let flags = if address.udp { UDP } else { 0 } | if address.tcp { TCP } else { 0 };
+        write_address(to, flags, address.addr);
+    }
+}
+
+fn theirs(bytes: &[u8]) -> Result<Vec<TicketAddress>, NoGreeting> {
+    let of = |(flags, addr): (u8, SocketAddr)| TicketAddress { addr, udp: flags & UDP > 0, tcp: flags & TCP > 0 };
+    Ok(addresses(bytes)?.into_iter().map(of).collect())
 }
 
 fn write_address(to: &mut Vec<u8>, flags: u8, address: SocketAddr) {
@@ -195,10 +215,13 @@ mod tests {
         let hello = Bytes::from_static(b"client hello");
         let meet = Topic::Meet { greeting: greeting(None), hello, addresses };
         let here = |port, udp, tcp| TicketAddress { addr: ([192, 0, 2, 9], port).into(), udp, tcp };
-        let here = Topic::Here { addresses: vec![here(7, true, false), here(8, false, true)] };
+        let addresses = vec![here(7, true, false), here(8, false, true)];
+        let moved =
+            Topic::Moved { session: SessionId([4; 16]), number: 1 << 40, left: true, addresses: addresses.clone() };
+        let here = Topic::Here { addresses };
         let offer = Offer { relayed: Some("198.51.100.1:9".parse().unwrap()), ..Offer::default() };
         let turn = Topic::Turn { session: SessionId([3; 16]), offer };
-        for topic in [meet.clone(), Topic::Punch { session: SessionId([3; 16]), tcp: true }, turn, here] {
+        for topic in [meet.clone(), Topic::Punch { session: SessionId([3; 16]), tcp: true }, turn, here, moved] {
             let bytes = topic.to_bytes();
             assert_eq!(Topic::from_bytes(&bytes), Ok(topic));
             assert_eq!(Topic::from_bytes(&[&bytes[..], &[0]].concat()), Err(NoGreeting));

@@ -32,9 +32,9 @@ pub use node::{
     Builder, ConnectError, Failures, IntroduceError, Node, NodeError, Peer, SecureError, introduce, secure,
 };
 pub use path::{PathInfo, PathKind};
-pub use session::Ended;
 #[doc(hidden)]
-pub use session::{Multipath, read_record};
+pub use session::read_record;
+pub use session::{Ended, Multipath};
 
 /// Bytes of the system's randomness.
 fn random<const N: usize>() -> Option<[u8; N]> {

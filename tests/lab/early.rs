@@ -59,12 +59,28 @@ fn the_first_byte_is_there_within_two_round_trips_of_using_a_ticket() {
     assert!(trips <= 2.0, "{trips:.2} round trips");
 }
 
+/// When a router begins to open ports.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Opens {
+    /// While the race runs that has found the relay.
+    InTheRace,
+    /// When nothing is looked for any more, and nobody talks at the place to meet.
+    LongAfter,
+}
+
+/// What two ends say to each other in a race is said by then.
+const LONG: Duration = Duration::from_secs(30);
+
+/// Sooner than all ways would be tried anew, with nobody told of anything.
+const SOON: Duration = Duration::from_secs(20);
+
 /// Two behind symmetric NATs, of which the router of one opens ports, but answers only when both have met by the relay.
-fn is_told_late(side: usize) -> PathInfo {
+fn is_told_late(side: usize, opens: Opens) -> PathInfo {
     let internet = Internet::with_link(Link::steady(Duration::from_millis(10)), 1).unwrap();
     let meeting = meeting(&internet);
     let routers = ["a", "b"].map(|name| internet.router(name, Kind::SymmetricRandom).unwrap());
-    let _daemon = miniupnpd(&routers[side], "enable_natpmp=yes\nenable_upnp=no");
+    let start = || miniupnpd(&routers[side], "enable_natpmp=yes\nenable_upnp=no");
+    let mut daemon = (opens == Opens::InTheRace).then(start);
     let hold = "table inet hold {\nchain in {\ntype filter hook input priority -50\nudp dport 5351 drop\n}\n}";
     routers[side].nft(hold).unwrap();
     let hosts = routers.each_ref().map(|router| router.host("host").unwrap());
@@ -90,11 +106,15 @@ fn is_told_late(side: usize) -> PathInfo {
             let pipe = peer.open(Proto::Tcp, Default::default()).unwrap();
             pipe.send("hello").await.unwrap();
             assert_eq!(&pipe.recv_within(LIMIT).await.unwrap().data[..], b"here");
+            if opens == Opens::LongAfter {
+                tokio::time::sleep(LONG).await;
+                assert_eq!(peer.path().unwrap().kind, PathKind::Relay);
+            }
             routers[side].nft("delete table inet hold").unwrap();
+            daemon.get_or_insert_with(start);
             let mut paths = peer.paths();
             let better = paths.wait_for(|path| path.as_ref().is_some_and(|path| path.kind != PathKind::Relay));
-            // Sooner than all ways would be tried anew.
-            let path = timeout(LIMIT, better).await.expect("a way without the relay").unwrap().clone().unwrap();
+            let path = timeout(SOON, better).await.expect("a way without the relay").unwrap().clone().unwrap();
             done.send(()).unwrap();
             path
         };
@@ -104,10 +124,15 @@ fn is_told_late(side: usize) -> PathInfo {
 
 #[test]
 fn a_port_that_the_callers_router_opens_late_is_told_at_once() {
-    assert_eq!(is_told_late(0).kind, PathKind::Reverse);
+    assert_eq!(is_told_late(0, Opens::InTheRace).kind, PathKind::Reverse);
 }
 
 #[test]
 fn a_port_that_the_answerers_router_opens_late_is_told_at_once() {
-    assert_eq!(is_told_late(1).kind, PathKind::Direct);
+    assert_eq!(is_told_late(1, Opens::InTheRace).kind, PathKind::Direct);
+}
+
+#[test]
+fn a_port_that_the_answerers_router_opens_long_after_both_have_met_is_told_at_once() {
+    assert_eq!(is_told_late(1, Opens::LongAfter).kind, PathKind::Direct);
 }

@@ -25,6 +25,8 @@ mod punch;
 mod report;
 mod several;
 #[cfg(feature = "cli")]
+mod sleep;
+#[cfg(feature = "cli")]
 #[path = "../peer/talk.rs"]
 mod talk;
 #[cfg(feature = "cli")]

@@ -1,15 +1,19 @@
 //! Pipes that outlive their path: something happens to the network while bytes are under way, and all of them arrive, once
 //! and in order. `NATPIPE_RUNS` says how often each is done; the longest silences are printed.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use natpipe::key::Place;
 use natpipe::lab::{Host, Internet, Kind, Link, Router};
 use natpipe::nat::Proto;
-use natpipe::peer::{Node, PathKind};
+use natpipe::peer::{Builder, Node, PathKind};
 use natpipe::{Pipe, Ticket};
 use ring::digest::{Context, SHA256};
+use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use super::peers::{Meeting, meeting};
@@ -76,9 +80,19 @@ enum Begin {
 fn bytes_survive(kinds: [Kind; 2], begin: Begin, happens: impl FnOnce(&mut World)) -> (Duration, PathKind) {
     let mut world = World::new(kinds);
     let place = world.meeting.as_ref().unwrap();
-    let builder = Node::builder().via(place.url()).stun(place.stun());
-    let other = Node::builder().via(place.url()).stun(place.stun());
+    let builders = [(); 2].map(|()| Node::builder().via(place.url()).stun(place.stun()));
     let runtimes = [world.hosts[0].runtime().unwrap(), world.hosts[1].runtime().unwrap()];
+    carried(&runtimes, builders, begin, || happens(&mut world))
+}
+
+/// The same between any two nodes: the caller's first.
+fn carried(
+    runtimes: &[Runtime; 2],
+    builders: [Builder; 2],
+    begin: Begin,
+    happens: impl FnOnce(),
+) -> (Duration, PathKind) {
+    let [builder, other] = builders;
     let (give, ticket) = mpsc::channel::<Ticket>();
     let (tell, told) = mpsc::channel::<()>();
     let (done, all_done) = tokio::sync::oneshot::channel::<()>();
@@ -118,7 +132,7 @@ fn bytes_survive(kinds: [Kind; 2], begin: Begin, happens: impl FnOnce(&mut World
         (sum.finish().as_ref().to_vec(), peer.path().unwrap().kind)
     });
     told.recv_timeout(LIMIT).unwrap();
-    happens(&mut world);
+    happens();
     let (sent, kind) = runtimes[0].block_on(caller).unwrap();
     let (got, bytes, longest) = runtimes[1].block_on(answerer).unwrap();
     assert_eq!(bytes, PIECE * PIECES as usize);
@@ -135,7 +149,12 @@ fn often(what: &str, kinds: [Kind; 2], happens: impl Fn(&mut World)) -> Vec<Path
 }
 
 fn begun(what: &str, kinds: [Kind; 2], begin: Begin, happens: impl Fn(&mut World)) -> Vec<PathKind> {
-    let mut seen: Vec<(Duration, PathKind)> = (0..runs()).map(|_| bytes_survive(kinds, begin, &happens)).collect();
+    told(what, || bytes_survive(kinds, begin, &happens))
+}
+
+/// Prints the silences, and returns the paths at the end.
+fn told(what: &str, one: impl Fn() -> (Duration, PathKind)) -> Vec<PathKind> {
+    let mut seen: Vec<(Duration, PathKind)> = (0..runs()).map(|_| one()).collect();
     seen.sort_unstable();
     let (median, worst) = (seen[seen.len() / 2].0, seen[seen.len() - 1].0);
     println!(
@@ -196,4 +215,56 @@ fn when_the_address_changes_the_pipe_stays() {
 fn when_the_rendezvous_dies_a_direct_pipe_does_not_notice() {
     let kinds = often("rendezvous killed", HOMES, |world| drop(world.meeting.take()));
     assert!(kinds.iter().all(|kind| *kind != PathKind::Relay), "{kinds:?}");
+}
+
+/// `natpipe serve` on a host of its own, which ends when it is dropped.
+struct Serving {
+    host: Host,
+    child: Child,
+    url: String,
+}
+
+impl Serving {
+    fn start(internet: &Internet, name: &str) -> Self {
+        let host = internet.host(name).unwrap();
+        let listen = SocketAddr::new(host.v4().unwrap(), 7000).to_string();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_natpipe"));
+        command.args(["serve", "--json", "--listen", &listen]).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = host.start(&mut command).unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+        Self { host, child, url: event["url"].as_str().unwrap().to_owned() }
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // One that was killed can not be killed again.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn when_the_relay_is_killed_another_one_takes_over() {
+    let kinds = told("relay killed, another at hand", || {
+        let internet = Internet::with_link(Link::steady(Duration::from_millis(10)), 1).unwrap();
+        let mut servers = ["near", "far"].map(|name| Serving::start(&internet, name));
+        // The peer answers at the near one first, so that one relays.
+        servers[1].host.set_link("eth0", Link::steady(Duration::from_millis(15))).unwrap();
+        let hosts = [internet.behind(Kind::Home).unwrap(), internet.behind(Kind::Home).unwrap()];
+        let runtimes = hosts.each_ref().map(|host| host.runtime().unwrap());
+        let builders = [(); 2].map(|()| {
+            let via = |builder: Builder, server: &Serving| builder.via(server.url.parse::<Place>().unwrap());
+            servers.iter().fold(Node::builder().relay_only(true), via)
+        });
+        carried(&runtimes, builders, Begin::AtOnce, || servers[0].kill())
+    });
+    assert!(kinds.iter().all(|kind| *kind == PathKind::Relay), "{kinds:?}");
 }

@@ -1,12 +1,14 @@
-//! Several paths at once: two machines with two interfaces each.
+//! Several paths at once: two machines with two interfaces each. `NATPIPE_RUNS` says how often what is measured is done.
 
+use std::num::NonZeroU64;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use natpipe::Ticket;
 use natpipe::lab::{Host, Internet, Link};
 use natpipe::nat::Proto;
 use natpipe::peer::{Multipath, Node, Peer};
+use ring::digest::{Context, SHA256};
 use tokio::time::{sleep, timeout};
 
 const LIMIT: Duration = Duration::from_secs(40);
@@ -23,14 +25,13 @@ fn node(multipath: Multipath) -> natpipe::peer::Builder {
 }
 
 /// Until there are paths by both interfaces.
-async fn by_both(peer: &Peer) {
+async fn by_both(peer: &Peer, host: &Host) {
+    let interfaces = host.interfaces();
     let both = async {
         loop {
             let paths = peer.all_paths();
-            let mut from: Vec<_> = paths.iter().filter_map(|path| path.local.map(|local| local.ip())).collect();
-            from.sort_unstable();
-            from.dedup();
-            if from.len() >= 2 {
+            let from: Vec<_> = paths.iter().filter_map(|path| path.local.map(|local| local.ip())).collect();
+            if interfaces.iter().all(|interface| interface.addresses.iter().any(|own| from.contains(own))) {
                 return;
             }
             sleep(Duration::from_millis(20)).await;
@@ -53,13 +54,17 @@ where
     for<'a> &'a Host: Send,
 {
     let (give, ticket) = mpsc::channel::<Ticket>();
+    let (done, over) = tokio::sync::oneshot::channel::<()>();
     std::thread::scope(|scope| {
         let answering = scope.spawn(move || {
             let answer = async {
                 let node = node(multipath).start().await.unwrap();
                 give.send(node.ticket().unwrap()).unwrap();
                 let (_peer, pipe) = timeout(LIMIT, node.accept()).await.unwrap().unwrap();
-                answers(pipe).await
+                let answered = answers(pipe).await;
+                // What it said last has to arrive before the node is gone.
+                over.await.unwrap();
+                answered
             };
             hosts[1].block_on(answer).unwrap()
         });
@@ -67,9 +72,11 @@ where
         let call = async {
             let node = node(multipath).start().await.unwrap();
             let peer = timeout(LIMIT, node.peer(&ticket)).await.unwrap().unwrap();
-            by_both(&peer).await;
+            by_both(&peer, &hosts[0]).await;
             let pipe = peer.open(proto, Default::default()).unwrap();
-            calls(pipe, peer).await
+            let called = calls(pipe, peer).await;
+            done.send(()).unwrap();
+            called
         };
         let called = hosts[0].block_on(call).unwrap();
         (called, answering.join().unwrap())
@@ -126,5 +133,68 @@ fn of_datagrams_that_take_two_paths_none_is_lost_with_either_and_none_comes_twic
         let missing: Vec<u32> = (0..=COUNT).filter(|n| got.binary_search(n).is_err()).collect();
         assert!(missing.is_empty(), "{gone}: {missing:?}");
         assert_eq!(got.len() as u32, COUNT + 1, "{gone}: none twice");
+    }
+}
+
+/// Bytes per second that pass each of the caller's interfaces.
+const RATE: u64 = 3 << 20;
+const PIECE: usize = 64 << 10;
+
+/// Bytes over one stream, and what breaks after a third of them: what was sent and what came, as sums, and the rate at which it came.
+fn streamed(multipath: Multipath, pieces: u32, breaks: Option<&str>) -> f64 {
+    let (_internet, hosts) = two_with_two();
+    for interface in hosts[0].interfaces() {
+        hosts[0].set_rate(&interface.name, NonZeroU64::new(RATE)).unwrap();
+    }
+    let answer = async |pipe: natpipe::Pipe| {
+        let (mut sum, mut bytes, mut begun) = (Context::new(&SHA256), 0, None);
+        while let Ok(message) = pipe.recv_within(LIMIT).await {
+            begun.get_or_insert_with(Instant::now);
+            bytes += message.data.len();
+            sum.update(&message.data);
+        }
+        let elapsed = begun.unwrap().elapsed();
+        pipe.send("all").await.unwrap();
+        (sum.finish().as_ref().to_vec(), bytes, bytes as f64 / elapsed.as_secs_f64())
+    };
+    let caller = &hosts[0];
+    let call = async |pipe: natpipe::Pipe, peer: Peer| {
+        let mut sum = Context::new(&SHA256);
+        for n in 0..pieces {
+            if let Some(gone) = breaks.filter(|_| n == pieces / 3) {
+                cut(caller, gone);
+            }
+            let piece: Vec<u8> = (0..PIECE as u32).map(|byte| (byte.wrapping_mul(n | 1) >> 7) as u8).collect();
+            sum.update(&piece);
+            timeout(LIMIT, pipe.send(piece)).await.unwrap().unwrap();
+        }
+        pipe.finish().await.unwrap();
+        let said = pipe.recv_within(LIMIT).await.unwrap_or_else(|error| panic!("{error}; over {:?}", peer.all_paths()));
+        assert_eq!(&said.data[..], b"all");
+        sum.finish().as_ref().to_vec()
+    };
+    let (sent, (got, bytes, rate)) = both(multipath, &hosts, Proto::Tcp, answer, call);
+    assert_eq!((bytes, got), (PIECE * pieces as usize, sent), "every byte once and in order");
+    rate / RATE as f64
+}
+
+fn runs() -> usize {
+    std::env::var("NATPIPE_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(1)
+}
+
+#[test]
+fn a_stream_takes_both_interfaces_and_more_comes_than_either_carries() {
+    for _ in 0..runs() {
+        let [one, both] = [Multipath::Duplicate, Multipath::Throughput].map(|multipath| streamed(multipath, 200, None));
+        println!("of one interface's rate: {one:.2} by one path, {both:.2} by several");
+        assert!(one < 1.25, "the limit holds: {one}");
+        assert!(both > 1.3, "{both}");
+    }
+}
+
+#[test]
+fn a_stream_that_takes_both_interfaces_loses_nothing_with_either() {
+    for gone in ["eth0", "eth1"] {
+        streamed(Multipath::Throughput, 160, Some(gone));
     }
 }

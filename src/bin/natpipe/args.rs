@@ -405,12 +405,15 @@ pub struct ServeArgs {
 pub enum Several {
     /// Each datagram goes by two paths.
     Duplicate,
+    /// The bytes of streams go by all paths, where both ends say so.
+    Throughput,
 }
 
 impl From<Several> for natpipe::peer::Multipath {
     fn from(several: Several) -> Self {
         match several {
             Several::Duplicate => Self::Duplicate,
+            Several::Throughput => Self::Throughput,
         }
     }
 }
@@ -437,9 +440,12 @@ pub struct PeerArgs {
     /// Send all bytes through a server, so that the peers do not learn each other's addresses.
     #[arg(long)]
     pub relay_only: bool,
-    /// Use several paths to the peer at once, for what this end sends: each datagram by two of them.
+    /// Use several paths to the peer at once: for each datagram that this end sends two of them, or all of them for streams.
     #[arg(long, value_enum, value_name = "USE")]
     pub multipath: Option<Several>,
+    /// How long to wait for a peer that is out of reach, while its machine sleeps for example. Default: five minutes.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub patience: Option<u64>,
     /// Use this interface only (several may be given).
     #[arg(long, value_name = "NAME")]
     pub interface: Vec<String>,

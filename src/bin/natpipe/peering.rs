@@ -36,6 +36,9 @@ pub async fn node(args: &PeerArgs, listens: bool, one_time: bool) -> Result<Node
     let mut builder = Node::builder().direct_only(args.direct_only).relay_only(args.relay_only).one_time(one_time);
     builder = builder.port_mapping(!args.no_port_mapping);
     builder = builder.multipath(args.multipath.map(Into::into).unwrap_or_default());
+    if let Some(seconds) = args.patience {
+        builder = builder.patience(Duration::from_secs(seconds));
+    }
     builder = builder.lan(args.lan).public_stun(!args.no_public && !args.no_public_stun);
     builder = builder.public_brokers(listens && !args.no_public && !args.no_public_mqtt);
     if let Some(file) = &args.identity {

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::gate::{Gate, Way};
@@ -13,6 +14,9 @@ use crate::nat::Rng;
 
 /// Packets under way at most; what comes beyond is lost, as in a full router.
 const MAX_UNDER_WAY: usize = 1 << 16;
+
+/// What waits in front of a limited port for longer than this is lost, as in a router with a queue of that length.
+const QUEUE: Duration = Duration::from_millis(100);
 
 /// A place where something is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,7 +63,7 @@ pub struct Traffic {
     pub expired: u64,
     /// For addresses that nobody has.
     pub unroutable: u64,
-    /// Lost because too many were under way.
+    /// Lost because too many were under way, or waited at a port whose rate is limited.
     pub overflowed: u64,
     /// Not taken by the system that they were delivered to: its interface was down, or it had no memory.
     pub untaken: u64,
@@ -82,6 +86,35 @@ struct Attached {
     gate: Option<Gate>,
     /// On top of the core's own.
     link: Option<Link>,
+    pace: Option<Pace>,
+}
+
+/// A port through which only so much passes, each way.
+#[derive(Clone, Copy)]
+struct Pace {
+    bytes_per_second: f64,
+    /// When what was sent, and what was received, has passed.
+    free: [Duration; 2],
+}
+
+/// Which way a packet passes a port.
+#[derive(Clone, Copy)]
+enum Passing {
+    Sent,
+    Received,
+}
+
+impl Pace {
+    /// When a packet that comes to the port at `at` has passed; `None` when the queue is full.
+    fn pass(&mut self, way: Passing, at: Duration, bytes: usize) -> Option<Duration> {
+        let free = &mut self.free[way as usize];
+        let begins = at.max(*free);
+        if begins - at > QUEUE {
+            return None;
+        }
+        *free = begins + Duration::from_secs_f64(bytes as f64 / self.bytes_per_second);
+        Some(*free)
+    }
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -113,7 +146,7 @@ impl Backbone {
     pub(crate) fn attach(&mut self, prefixes: Vec<Prefix>, gate: Option<Gate>) -> Port {
         let port = Port(self.next);
         self.next += 1;
-        self.attached.insert(port, Attached { prefixes, gate, link: None });
+        self.attached.insert(port, Attached { prefixes, gate, link: None, pace: None });
         port
     }
 
@@ -135,6 +168,14 @@ impl Backbone {
     pub(crate) fn set_link_of(&mut self, port: Port, link: Link) {
         if let Some(attached) = self.attached.get_mut(&port) {
             attached.link = Some(link);
+        }
+    }
+
+    /// How many bytes per second pass a port, each way.
+    pub(crate) fn set_rate_of(&mut self, port: Port, bytes_per_second: Option<NonZeroU64>) {
+        if let Some(attached) = self.attached.get_mut(&port) {
+            attached.pace =
+                bytes_per_second.map(|rate| Pace { bytes_per_second: rate.get() as f64, free: [Duration::ZERO; 2] });
         }
     }
 
@@ -236,11 +277,25 @@ impl Backbone {
             return;
         }
         self.traffic.held_back += u64::from(fate.held_back);
+        let Some(at) = self.pass(now, fate.delay, [from, to], bytes.len()) else {
+            self.traffic.overflowed += 1;
+            return;
+        };
         if fate.doubled {
             self.traffic.doubled += 1;
-            self.put_under_way(now + fate.delay, to, false, bytes.clone());
+            self.put_under_way(at, to, false, bytes.clone());
         }
-        self.put_under_way(now + fate.delay, to, false, bytes);
+        self.put_under_way(at, to, false, bytes);
+    }
+
+    /// When a packet arrives that passes both ports, and has this far between them.
+    fn pass(&mut self, now: Duration, delay: Duration, [from, to]: [Port; 2], bytes: usize) -> Option<Duration> {
+        let mut pace = |port, way, at| match self.attached.get_mut(&port).and_then(|attached| attached.pace.as_mut()) {
+            Some(pace) => pace.pass(way, at, bytes),
+            None => Some(at),
+        };
+        let left = pace(from, Passing::Sent, now)?;
+        pace(to, Passing::Received, left + delay)
     }
 
     fn fate(&mut self, from: Port, to: Port) -> Fate {

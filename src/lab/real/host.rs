@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::process::{Child, Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -178,6 +179,22 @@ impl Host {
             return Err(self.no_interface(interface));
         };
         inner.own_core()?.with(|core| core.set_link_of(*port, link));
+        Ok(())
+    }
+
+    /// How many bytes per second, IP headers among them, pass an interface on the internet, each way. What comes faster waits for up
+    /// to a tenth of a second, and is lost beyond that. `None`: no limit.
+    ///
+    /// # Errors
+    ///
+    /// As for [`set_link`](Self::set_link).
+    pub fn set_rate(&self, interface: &str, bytes_per_second: Option<NonZeroU64>) -> Result<(), LabError> {
+        let interfaces = self.attached();
+        let attached = interfaces.iter().find(|attached| attached.is.name == interface);
+        let Some(Attached { place: Held::Internet(inner, port), .. }) = attached else {
+            return Err(self.no_interface(interface));
+        };
+        inner.own_core()?.with(|core| core.set_rate_of(*port, bytes_per_second));
         Ok(())
     }
 

@@ -19,6 +19,8 @@ pub(crate) mod netns;
 mod other;
 #[cfg(unix)]
 mod recv;
+#[cfg(all(feature = "peer", target_os = "linux"))]
+mod sleep;
 #[cfg(target_os = "linux")]
 mod splice;
 #[cfg(all(feature = "lab", target_os = "linux"))]
@@ -35,7 +37,7 @@ pub(crate) use inherit::{at_exit, keep_open, take_inherited};
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{links, route_table};
 #[cfg(all(feature = "peer", not(target_os = "linux")))]
-pub(crate) use other::ChangeBell;
+pub(crate) use other::{ChangeBell, SleepBell};
 #[cfg(all(feature = "stun", not(target_os = "linux")))]
 pub(crate) use other::{keep_errors, never_fragment, take_error};
 #[cfg(not(target_os = "linux"))]
@@ -44,5 +46,7 @@ pub(crate) use other::{links, route_table};
 pub(crate) use recv::recv;
 #[cfg(all(feature = "duct", unix))]
 pub(crate) use recv::{drain, recv_with};
+#[cfg(all(feature = "peer", target_os = "linux"))]
+pub(crate) use sleep::SleepBell;
 #[cfg(target_os = "linux")]
 pub(crate) use splice::KernelPipe;

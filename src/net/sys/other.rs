@@ -58,3 +58,25 @@ impl ChangeBell {
         Ok(())
     }
 }
+
+/// Rings when the system's clock has gone on more than the program.
+#[cfg(feature = "peer")]
+pub(crate) struct SleepBell(std::time::Duration);
+
+#[cfg(feature = "peer")]
+impl SleepBell {
+    pub(crate) fn hang(period: std::time::Duration) -> io::Result<Self> {
+        Ok(Self(period))
+    }
+
+    pub(crate) async fn rung(&mut self) -> io::Result<()> {
+        loop {
+            let begun = std::time::SystemTime::now();
+            tokio::time::sleep(self.0).await;
+            // A clock that was put back says nothing.
+            if begun.elapsed().is_ok_and(|elapsed| elapsed >= 2 * self.0) {
+                return Ok(());
+            }
+        }
+    }
+}

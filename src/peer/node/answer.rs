@@ -9,17 +9,18 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::builder::NodeError;
 use super::doors::{back, comes_back, knock};
 use super::inner::{Inner, tcp_path};
 use super::meeting::{Meet, MeetError, Meeting};
-use super::relayed;
 use super::secure::{answer_begun, answer_hole, answer_quic, answer_stream};
+use super::{news, relayed};
 use crate::base::task::Nursery;
+use crate::key::PeerId;
 use crate::key::tls::Allowed;
-use crate::key::{PeerId, Place, Ticket};
 use crate::nat::Proto;
 use crate::net::{Changes, Family, Local};
 use crate::peer::greeting::{Greeting, Topic};
@@ -108,17 +109,26 @@ pub(super) async fn at_quic(node: Arc<Inner>) {
     }
 }
 
-/// Notices changes of this machine's network.
+/// Notices changes of this machine's network, and of the ports that gateways open, and tells who has called us.
 pub(super) async fn at_changes(node: Arc<Inner>) {
     let mut changes = match Changes::watch() {
         Ok(changes) => changes,
         Err(error) => return tracing::warn!(%error, "changes of the network will not be noticed"),
     };
-    loop {
-        match changes.next().await {
-            Ok(()) => node.handle_change(),
-            Err(error) => return tracing::warn!(%error, "changes of the network are not noticed any more"),
+    let mut known = node.mapped();
+    let mut telling;
+    for number in 1.. {
+        tokio::select! {
+            change = changes.next() => match change {
+                Ok(change) => node.handle_change(change),
+                Err(error) => return tracing::warn!(%error, "changes of the network are not noticed any more"),
+            },
+            _ = node.more_addresses(&known) => tracing::debug!("a gateway has opened a port: callers are told"),
         }
+        known = node.mapped();
+        // What was to be said of the network before is of no use.
+        telling = Nursery::new(&node.runtime);
+        telling.begin(news::tell_callers(node.clone(), number));
     }
 }
 
@@ -126,10 +136,9 @@ pub(super) async fn at_changes(node: Arc<Inner>) {
 ///
 /// # Errors
 /// When nobody can be met at any.
-pub(super) async fn everywhere(node: &Arc<Inner>, via: &[Place], tasks: &mut Nursery<()>) -> Result<(), NodeError> {
-    let named = via.iter().cloned().fold(Ticket::new(node.me.peer_id()), Ticket::with_place);
+pub(super) async fn everywhere(node: &Arc<Inner>, places: Vec<Meet>, tasks: &mut Nursery<()>) -> Result<(), NodeError> {
     let mut going = Nursery::new(&node.runtime);
-    for place in Meet::places(&named) {
+    for place in places {
         let node = node.clone();
         going.begin(async move {
             let met = go(&node, &place).await;
@@ -140,15 +149,12 @@ pub(super) async fn everywhere(node: &Arc<Inner>, via: &[Place], tasks: &mut Nur
     while !going.is_empty() {
         let Some((place, met)) = going.next().await else { continue };
         match met {
-            Ok(meeting) => {
-                met_somewhere = true;
-                tasks.begin(at_place(node.clone(), place, Some(meeting)));
-            }
+            Ok(_) => met_somewhere = true,
             Err(error) => {
                 tracing::warn!(%place, %error, "others can not be met there now");
                 let source = Box::new(error);
                 refused.get_or_insert(NodeError::Meeting { place: place.to_string(), source });
-                tasks.begin(at_place(node.clone(), place, None));
+                tasks.begin(at_place(node.clone(), place));
             }
         }
     }
@@ -156,44 +162,53 @@ pub(super) async fn everywhere(node: &Arc<Inner>, via: &[Place], tasks: &mut Nur
 }
 
 async fn go(node: &Inner, place: &Meet) -> Result<Meeting, MeetError> {
-    let meeting = node.meeting(place, true).await?;
+    let meeting = node.meeting(place).await?;
     meeting.ready().await?;
     Ok(meeting)
 }
 
-/// Is at a place for as long as the node is, and takes the conversations that others begin there.
-pub(super) async fn at_place(node: Arc<Inner>, place: Meet, mut met: Option<Meeting>) {
+/// Goes to a place where nobody could be met yet, again and again until it stands.
+pub(super) async fn at_place(node: Arc<Inner>, place: Meet) {
     loop {
-        let meeting = match met.take() {
-            Some(meeting) => Ok(meeting),
-            None => node.meeting(&place, true).await,
-        };
-        match meeting {
-            Ok(meeting) => return at_rendezvous(node, meeting).await,
+        match node.meeting(&place).await {
+            Ok(_) => return,
             Err(error) => tracing::debug!(%place, %error, "others can not be met there yet"),
         }
         sleep(LATER).await;
     }
 }
 
-/// Takes the conversations that others begin at a place.
-async fn at_rendezvous(node: Arc<Inner>, meeting: Meeting) {
+/// Takes the conversations that others begin, wherever the node comes to be.
+pub(super) async fn at_meetings(node: Arc<Inner>, mut entered: mpsc::Receiver<Meeting>) {
+    let mut hearing: Nursery<()> = Nursery::new(&Handle::current());
+    loop {
+        tokio::select! {
+            Some(meeting) = entered.recv() => hearing.begin(at_meeting(node.clone(), meeting)),
+            _ = hearing.next(), if !hearing.is_empty() => {}
+        }
+    }
+}
+
+/// At one place, until we are there no more.
+async fn at_meeting(node: Arc<Inner>, meeting: Meeting) {
     let mut callers: Nursery<()> = Nursery::new(&Handle::current());
     loop {
         tokio::select! {
             signal = meeting.accept(), if callers.len() < AT_ONCE => {
                 let Ok(signal) = signal else { return };
-                callers.begin(talk(node.clone(), signal));
+                let serves = node.serves(&meeting);
+                callers.begin(talk(node.clone(), signal, serves));
             }
             _ = callers.next(), if !callers.is_empty() => {}
         }
     }
 }
 
-async fn talk(node: Arc<Inner>, signal: Signal) {
+async fn talk(node: Arc<Inner>, signal: Signal, serves: bool) {
     let peer = signal.peer();
-    if !node.allowed.lets_in(peer) {
-        tracing::info!(%peer, "a peer that is not allowed was turned away");
+    let is_caller = serves && node.allowed.lets_in(peer);
+    if !is_caller && node.called(peer).is_none() {
+        tracing::info!(%peer, "a peer that is not allowed, or that looks for us where we are not met, was turned away");
         return;
     }
     let topic = match timeout(FIRST_WORD, signal.recv()).await {
@@ -201,6 +216,10 @@ async fn talk(node: Arc<Inner>, signal: Signal) {
         _ => return,
     };
     match topic {
+        Ok(Topic::Moved { session, number, left, addresses }) => {
+            node.handle_moved(peer, session, number, left, addresses);
+        }
+        Ok(_) if !is_caller => tracing::info!(%peer, "a peer that is not allowed was turned away"),
         Ok(Topic::Meet { greeting, hello, addresses }) => meet(&node, peer, &signal, greeting, hello, addresses).await,
         Ok(Topic::Punch { tcp, .. }) => {
             let proto = if tcp { Proto::Tcp } else { Proto::Udp };

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc};
@@ -14,7 +15,7 @@ use super::meeting::Meet;
 use super::ports::{self, Ports};
 use crate::base::task::Nursery;
 use crate::key::tls::Allowed;
-use crate::key::{Identity, NoRandomness, OneTime, Place};
+use crate::key::{Identity, NoRandomness, OneTime, Place, Ticket};
 use crate::peer::Multipath;
 use crate::peer::defaults::Public;
 use crate::pipe::tls::TlsClient;
@@ -26,6 +27,12 @@ const OPENED: usize = 64;
 
 /// One-time tickets that are good at one time.
 const TICKETS: usize = 256;
+
+/// How long a session lives without any path: a machine that sleeps for some minutes finds it again.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Places where a node may be that it has not begun to listen at.
+const ENTERED: usize = 64;
 
 /// Why there is no node.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +84,7 @@ pub struct Builder {
     public: Public,
     ways: Ways,
     multipath: Multipath,
+    patience: Duration,
 }
 
 impl Default for Builder {
@@ -98,6 +106,7 @@ impl Default for Builder {
             public: Public::default(),
             ways: Ways { direct: true, relay: true },
             multipath: Multipath::Off,
+            patience: PATIENCE,
         }
     }
 }
@@ -193,11 +202,19 @@ impl Builder {
         self
     }
 
-    /// What several paths to one peer are used for, in what this end sends. Default: [`Multipath::Off`]. With another, a call goes out
-    /// by each interface of ours that it can, and up to three paths are kept in use; the answerer's own option says what its bytes
-    /// do. Costs more traffic: see [`Multipath`].
+    /// What several paths to one peer are used for. Default: [`Multipath::Off`]. With another, a call goes out by each interface of
+    /// ours that it can, and up to three paths are kept in use. [`Multipath::Duplicate`] is for what this end sends and costs twice
+    /// the traffic, [`Multipath::Throughput`] does nothing unless both ends want it.
     pub fn multipath(mut self, multipath: Multipath) -> Self {
         self.multipath = multipath;
+        self
+    }
+
+    /// How long a connection to a peer lives without any path, in which its pipes wait: a peer whose machine sleeps, or is without a
+    /// network, comes back within this time, and what was written meanwhile is there. Default: five minutes. What is written and
+    /// not yet received stays in memory as long, up to 16 MiB for each peer.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -223,6 +240,7 @@ impl Builder {
         let doors = if self.doors { Some(Doors::open(&me, &self.allowed).map_err(NodeError::Doors)?) } else { None };
         let secrets = self.once.then(|| OneTime::new(TICKETS));
         let (tell, opened) = mpsc::channel(OPENED);
+        let (enter, entered) = mpsc::channel(ENTERED);
         let inner = Arc::new(Inner::new(
             me,
             runtime.clone(),
@@ -238,18 +256,25 @@ impl Builder {
             doors,
             secrets,
             tell,
+            enter,
+            self.patience,
         ));
         let mut tasks = Nursery::new(&runtime);
         #[cfg(feature = "lan")]
         if self.lan {
             inner.announce()?;
         }
-        tasks.begin(answer::at_changes(inner.clone()));
-        answer::everywhere(&inner, &self.via, &mut tasks).await?;
+        let asked = inner.doors.as_ref().filter(|_| self.port_mapping);
+        let asked = asked.map(|doors| (doors.ports.get_or_init(|| Arc::new(Ports::new())).clone(), doors.port));
         let public = self.public.brokers(&self.via);
-        if !public.is_empty() {
-            tasks.begin(answer::at_place(inner.clone(), Meet::Brokers(public.clone()), None));
-        }
+        let publicly = Some(Meet::Brokers(public.clone())).filter(|_| !public.is_empty());
+        let named = self.via.iter().cloned().fold(Ticket::new(inner.me.peer_id()), Ticket::with_place);
+        let named = Meet::places(&named);
+        inner.places.get_or_init(|| named.iter().chain(&publicly).cloned().collect());
+        tasks.begin(answer::at_changes(inner.clone()));
+        tasks.begin(answer::at_meetings(inner.clone(), entered));
+        answer::everywhere(&inner, named, &mut tasks).await?;
+        publicly.into_iter().for_each(|place| tasks.begin(answer::at_place(inner.clone(), place)));
         let of_server = |place: &Place| if let Place::Server(url) = place { Some(url.clone()) } else { None };
         let servers = self.via.iter().filter_map(of_server).collect();
         let via = self.via.into_iter().chain(public.into_iter().map(Place::Broker)).collect();
@@ -257,9 +282,8 @@ impl Builder {
             tasks.begin(answer::at_tcp(inner.clone()));
             tasks.begin(answer::at_quic(inner.clone()));
         }
-        if let Some(doors) = inner.doors.as_ref().filter(|_| self.port_mapping) {
-            let ports = doors.ports.get_or_init(|| Arc::new(Ports::new())).clone();
-            tasks.begin(ports::follow(inner.clone(), ports, doors.port, servers));
+        if let Some((ports, port)) = asked {
+            tasks.begin(ports::follow(inner.clone(), ports, port, servers));
         }
         Ok(Node { handle: Arc::new(NodeHandle { inner, via, opened: Mutex::new(opened), tasks: Mutex::new(tasks) }) })
     }

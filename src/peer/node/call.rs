@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use super::answer::{punched_path, relay_path};
-use super::doors::{endpoint_at, knock};
+use super::doors::{endpoint_at, interfaces, knock};
 use super::inner::{Inner, tcp_path};
 use super::meeting::{Meet, Meeting};
 use super::news::{self, Back, Elsewhere};
@@ -20,7 +20,7 @@ use super::secure::{Begun, begin_stream, call_quic, call_stream};
 use crate::base::task::{self, Nursery};
 use crate::key::{PeerId, ServerUrl, Ticket, TicketAddress};
 use crate::nat::Proto;
-use crate::net::Local;
+use crate::net::{Interface, Local};
 use crate::peer::greeting::{Greeting, Topic};
 use crate::peer::session::{Carrier, Keep, Role, SessionId, Shared};
 use crate::peer::{Event, Multipath, PathInfo, PathKind, StrategyState, quic};
@@ -104,15 +104,16 @@ pub(super) async fn call(
         return Ok(Called { keep, events });
     }
     let session = SessionId(crate::peer::random().ok_or(ConnectError::NoRandomness)?);
-    let keep = Shared::begin(&node.runtime, peer, session, Role::Caller, node.multipath);
-    node.remember(&keep);
+    let keep = Shared::begin(&node.runtime, peer, session, Role::Caller, node.multipath, node.patience);
+    let elsewhere = Arc::new(Elsewhere::than(ticket));
+    node.remember(&keep, elsewhere.clone());
     let (tell, told) = oneshot::channel();
     let race = Race {
         node: Arc::downgrade(node),
         session: Arc::downgrade(&keep.0),
         ticket: ticket.clone(),
         events: events.clone(),
-        elsewhere: Arc::default(),
+        elsewhere,
         told: Mutex::default(),
         hearing: Mutex::new(Nursery::new(&node.runtime)),
     };
@@ -139,6 +140,23 @@ struct Race {
     told: Mutex<Vec<TicketAddress>>,
     /// The conversations of the last race.
     hearing: Mutex<Nursery<()>>,
+}
+
+/// Either end's network is another one.
+struct Changed {
+    ours: watch::Receiver<u64>,
+    theirs: watch::Receiver<u64>,
+}
+
+impl Changed {
+    /// Cancel safe. Never, when nobody can tell any more.
+    async fn changed(&mut self) {
+        tokio::select! {
+            Ok(()) = self.ours.changed() => {}
+            Ok(()) = self.theirs.changed() => {}
+            else => std::future::pending().await,
+        }
+    }
 }
 
 /// What a strategy has come to.
@@ -176,7 +194,9 @@ impl Race {
 
     async fn races(&self, first: oneshot::Sender<Failures>) {
         let mut first = Some(first);
-        let Some(mut changes) = self.node.upgrade().map(|node| node.changes.subscribe()) else { return };
+        let Some(changes) = self.node.upgrade().map(|node| node.changes.subscribe()) else { return };
+        let Some(moved) = self.session.upgrade().map(|session| session.moved.subscribe()) else { return };
+        let mut elsewhere = Changed { ours: changes, theirs: moved };
         let mut limit = FRUITLESS;
         loop {
             let Some(node) = self.node.upgrade() else { return std::future::pending().await };
@@ -187,7 +207,7 @@ impl Race {
             let failures = tokio::select! {
                 failures = self.run(&node, first.is_none()) => failures,
                 // What was begun on the network that was is of no use.
-                Ok(()) = changes.changed() => continue,
+                () = elsewhere.changed() => continue,
                 () = self.is_lost() => continue,
                 () = self.is_fruitless(limit), if first.is_none() => {
                     limit = (limit * 2).min(STRATEGY);
@@ -210,7 +230,7 @@ impl Race {
             if self.session.upgrade().is_none_or(|session| session.is_ending()) {
                 return std::future::pending().await;
             }
-            self.until_worth_another(&mut changes).await;
+            self.until_worth_another(&mut elsewhere).await;
         }
     }
 
@@ -234,7 +254,7 @@ impl Race {
 
     /// Until there is reason to look for ways again: none is left or the one in use falls silent, the network has changed, or
     /// only a relay was found and some time has passed.
-    async fn until_worth_another(&self, changes: &mut watch::Receiver<u64>) {
+    async fn until_worth_another(&self, elsewhere: &mut Changed) {
         let Some(session) = self.session.upgrade() else { return };
         let (path, ailing, mut paths) = (session.good_path(), session.ailing.clone(), session.paths());
         drop(session);
@@ -253,7 +273,7 @@ impl Race {
             // Without any path the limit is enough.
             Ok(_) = lost, if limit != AGAIN => {}
             () = ailing.notified() => {}
-            Ok(()) = changes.changed() => {}
+            () = elsewhere.changed() => {}
             // Either end is reached in another way too.
             () = self.elsewhere.bell.notified(), if bettered => return,
             _ = more, if bettered => return,
@@ -327,7 +347,7 @@ impl Race {
                 let several = multipath != Multipath::Off;
                 let best = is_best(&info) && !several;
                 let one = info.remote.is_none_or(|to| self.node.upgrade().is_none_or(|node| node.locals(to).len() < 2));
-                let wanted = session.would_gain(&info) || several && session.would_add(&info, one);
+                let wanted = session.would_gain(&info) || several && session.would_add(&info, one, &near(&info));
                 wanted && session.attach(carrier, info) && best
             }
             Err(why) => {
@@ -489,7 +509,7 @@ impl Race {
         }
         let (fail, failed) = oneshot::channel();
         let mut hearing = self.hearing.lock().unwrap_or_else(PoisonError::into_inner);
-        hearing.begin(news::hear(Arc::new(signal), self.ticket.clone(), self.elsewhere.clone(), fail));
+        hearing.begin(news::hear(Arc::new(signal), self.elsewhere.clone(), fail));
         failed
     }
 
@@ -518,6 +538,14 @@ fn said(error: impl fmt::Display) -> String {
     error.to_string()
 }
 
+/// All addresses of the interface that a path leaves by.
+fn near(path: &PathInfo) -> Vec<IpAddr> {
+    let Some(local) = path.local.map(|local| local.ip().to_canonical()) else { return Vec::new() };
+    let addresses = |interface: &Interface| interface.addrs().iter().map(|addr| addr.ip).collect::<Vec<_>>();
+    let all = interfaces(|_| true);
+    all.iter().map(addresses).find(|addresses| addresses.contains(&local)).unwrap_or_default()
+}
+
 /// Nothing that is still running can better it.
 fn is_best(path: &PathInfo) -> bool {
     path.kind != PathKind::Relay && path.proto == Proto::Tcp
@@ -525,7 +553,7 @@ fn is_best(path: &PathInfo) -> bool {
 
 /// Begins to talk with the peer at a place; with a choice of places, waits until it has shown that it is there.
 async fn ask(node: &Inner, place: &Meet, peer: PeerId, choice: bool, again: bool) -> Result<(Meeting, Signal), String> {
-    let meeting = node.meeting(place, false).await.map_err(said)?;
+    let meeting = node.meeting(place).await.map_err(said)?;
     meeting.ready().await.map_err(said)?;
     // A server that was lost without a word would lose ours.
     if again && timeout(RECONNECT, meeting.checked()).await.is_err() {

@@ -26,6 +26,9 @@ use crate::punch::{Channel, Hole, Punched};
 /// How long the other end has to open the pipe when it has proved itself.
 const OPEN: Duration = Duration::from_secs(10);
 
+/// How long it is kept when the hole is closed: there is no other way.
+const NO_OTHER: Duration = Duration::from_secs(30);
+
 /// What the first message of an introduction begins with; a public key follows.
 const FIRST: &[u8] = b"natpipe-hole/1 ";
 
@@ -144,7 +147,7 @@ async fn answer(hole: Hole, me: &Identity, them: PeerId) -> io::Result<(Greeting
 }
 
 fn begin(role: Role, peer: PeerId, session: SessionId, carrier: Carrier, info: PathInfo) -> Arc<Keep> {
-    let keep = Shared::begin(&Handle::current(), peer, session, role, Multipath::Off);
+    let keep = Shared::begin(&Handle::current(), peer, session, role, Multipath::Off, NO_OTHER);
     keep.0.attach(carrier, info);
     keep
 }

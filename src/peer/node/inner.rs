@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -11,13 +11,14 @@ use tokio::sync::{OnceCell, mpsc, watch};
 
 use super::doors::{Doors, interfaces};
 use super::meeting::{Meet, MeetError, Meeting};
+use super::news::Elsewhere;
 use super::ports::Ports;
 use super::secure::Me;
 use crate::key::tls::Allowed;
 use crate::key::{OneTime, PeerId, ServerUrl, TicketAddress};
-use crate::net::{Family, Interface, Local, Resolver, Route};
+use crate::net::{Change, Family, Interface, Local, Resolver, Route};
 use crate::peer::defaults::Public;
-use crate::peer::greeting::Greeting;
+use crate::peer::greeting::{Greeting, Topic};
 use crate::peer::session::{Carrier, ChannelKind, Keep, Role, SessionId, Shared};
 use crate::peer::{Multipath, PathInfo, PathKind};
 use crate::pipe::tls::TlsClient;
@@ -66,6 +67,12 @@ pub(super) struct Inner {
     pub(super) opened: mpsc::Sender<Opened>,
     /// Counts the changes of this machine's network.
     pub(super) changes: watch::Sender<u64>,
+    /// Where the node is met by strangers.
+    pub(super) places: OnceLock<Vec<Meet>>,
+    /// Who takes the conversations that others begin.
+    entered: mpsc::Sender<Meeting>,
+    /// How long a session lives without any path.
+    pub(super) patience: Duration,
     #[cfg(feature = "lan")]
     pub(super) lan: super::near::Near,
     state: Mutex<State>,
@@ -78,8 +85,8 @@ struct State {
     registering: HashMap<ServerUrl, Arc<tokio::sync::Mutex<()>>>,
     /// Sessions that others have begun.
     answered: HashMap<(PeerId, SessionId), Arc<Keep>>,
-    /// Sessions that were begun here.
-    called: HashMap<PeerId, Weak<Keep>>,
+    /// Sessions that were begun here, and where their peers are beside what their tickets say.
+    called: HashMap<PeerId, (Weak<Keep>, Arc<Elsewhere>)>,
     /// Who waits to be connected back to.
     awaited: HashMap<SessionId, mpsc::Sender<TcpStream>>,
 }
@@ -101,6 +108,8 @@ impl Inner {
         doors: Option<Doors>,
         secrets: Option<OneTime>,
         opened: mpsc::Sender<Opened>,
+        entered: mpsc::Sender<Meeting>,
+        patience: Duration,
     ) -> Self {
         let secrets = secrets.map(Mutex::new);
         let changes = watch::Sender::new(0);
@@ -125,6 +134,9 @@ impl Inner {
             secrets,
             opened,
             changes,
+            places: OnceLock::new(),
+            entered,
+            patience,
             state: Mutex::default(),
         }
     }
@@ -135,12 +147,17 @@ impl Inner {
 
     // ---- rendezvous
 
-    /// Our presence at a place; made when there is none. `open` when others may begin conversations there.
-    pub(super) async fn meeting(&self, place: &Meet, open: bool) -> Result<Meeting, MeetError> {
+    /// Our presence at a place; made when there is none.
+    pub(super) async fn meeting(&self, place: &Meet) -> Result<Meeting, MeetError> {
         match place {
             Meet::Server(url) => Ok(Meeting::Server(self.client(url).await?)),
-            Meet::Brokers(_) => self.brokers(place, open).await,
+            Meet::Brokers(_) => self.brokers(place).await,
         }
+    }
+
+    /// Whether strangers may begin conversations there.
+    pub(super) fn serves(&self, meeting: &Meeting) -> bool {
+        self.places.get().is_some_and(|places| places.iter().any(|place| meeting.is_at(place)))
     }
 
     /// Our registration at a server; made when there is none.
@@ -148,7 +165,7 @@ impl Inner {
         // One at a time: a second registration with our key would replace the first.
         let turn = self.lock().registering.entry(url.clone()).or_default().clone();
         let _turn = turn.lock().await;
-        if let Some(Meeting::Server(client)) = self.present(&Meet::Server(url.clone()), true) {
+        if let Some(Meeting::Server(client)) = self.present(&Meet::Server(url.clone())) {
             return Ok(client);
         }
         let builder = Client::builder(url, &self.me);
@@ -159,15 +176,15 @@ impl Inner {
     }
 
     #[cfg(feature = "mqtt")]
-    async fn brokers(&self, place: &Meet, open: bool) -> Result<Meeting, MeetError> {
+    async fn brokers(&self, place: &Meet) -> Result<Meeting, MeetError> {
         use crate::rendezvous::{MqttBuilder, MqttClient};
-        let found = self.present(place, open);
+        let found = self.present(place);
         let meeting = match (found, place) {
             (Some(meeting), _) => meeting,
             (None, Meet::Brokers(urls)) => {
                 let builder = urls.iter().cloned().fold(MqttClient::builder(&self.me), MqttBuilder::broker);
                 let builder = self.proxy.iter().cloned().fold(builder, MqttBuilder::proxy);
-                let client = self.tls.iter().cloned().fold(builder, MqttBuilder::tls).open(open).start()?;
+                let client = self.tls.iter().cloned().fold(builder, MqttBuilder::tls).start()?;
                 let meeting = Meeting::Brokers(client);
                 self.enter(meeting.clone());
                 meeting
@@ -183,8 +200,8 @@ impl Inner {
     }
 
     /// This machine's network is another one: what stands on the old one is looked at, and better ways are looked for.
-    pub(super) fn handle_change(&self) {
-        tracing::debug!("the network has changed");
+    pub(super) fn handle_change(&self, change: Change) {
+        tracing::debug!(?change, "the network is another one, or may be");
         self.check_meetings();
         let here: Vec<IpAddr> =
             interfaces(|_| true).iter().flat_map(|i| i.addrs().iter().map(|addr| addr.ip)).collect();
@@ -193,20 +210,29 @@ impl Inner {
     }
 
     #[cfg(not(feature = "mqtt"))]
-    async fn brokers(&self, _: &Meet, _: bool) -> Result<Meeting, MeetError> {
+    async fn brokers(&self, _: &Meet) -> Result<Meeting, MeetError> {
         Err(MeetError::NoMqtt)
     }
 
     fn enter(&self, meeting: Meeting) {
         let mut state = self.lock();
         state.meetings.retain(Meeting::lives);
-        state.meetings.push(meeting);
+        state.meetings.push(meeting.clone());
+        drop(state);
+        if self.entered.try_send(meeting).is_err() {
+            tracing::debug!("the node is closed: nobody is heard at this place");
+        }
+    }
+
+    /// Where we are now.
+    pub(super) fn meetings(&self) -> Vec<Meeting> {
+        self.lock().meetings.iter().filter(|meeting| meeting.lives()).cloned().collect()
     }
 
     /// Where we are now, if who is wanted there can be met.
-    fn present(&self, place: &Meet, open: bool) -> Option<Meeting> {
+    fn present(&self, place: &Meet) -> Option<Meeting> {
         let state = self.lock();
-        let fits = |meeting: &&Meeting| meeting.lives() && meeting.is_at(place) && (!open || meeting.is_open());
+        let fits = |meeting: &&Meeting| meeting.lives() && meeting.is_at(place);
         state.meetings.iter().find(fits).cloned()
     }
 
@@ -236,6 +262,11 @@ impl Inner {
                 None => std::future::pending().await,
             }
         }
+    }
+
+    /// Where gateways let others in now.
+    pub(super) fn mapped(&self) -> Vec<TicketAddress> {
+        self.ports().map(|ports| ports.addresses()).unwrap_or_default()
     }
 
     /// True when no gateway is asked any more.
@@ -322,7 +353,7 @@ impl Inner {
             tracing::info!(%peer, "a peer without a good one-time ticket was turned away");
             return None;
         }
-        let keep = Shared::begin(&self.runtime, peer, greeting.session, Role::Answerer, self.multipath);
+        let keep = Shared::begin(&self.runtime, peer, greeting.session, Role::Answerer, self.multipath, self.patience);
         state.answered.insert(key, keep.clone());
         drop(state);
         crate::base::task::drive(&self.runtime, attend(Arc::downgrade(self), keep.clone(), self.opened.clone()));
@@ -336,21 +367,54 @@ impl Inner {
     }
 
     pub(super) fn called(&self, peer: PeerId) -> Option<Arc<Keep>> {
-        let keep = self.lock().called.get(&peer)?.upgrade()?;
+        let keep = self.lock().called.get(&peer)?.0.upgrade()?;
         let over = keep.0.ended().borrow().is_some();
         (!over).then_some(keep)
     }
 
-    pub(super) fn remember(&self, keep: &Arc<Keep>) {
+    pub(super) fn remember(&self, keep: &Arc<Keep>, elsewhere: Arc<Elsewhere>) {
         let mut state = self.lock();
-        state.called.retain(|_, keep| keep.strong_count() > 0);
-        state.called.insert(keep.0.peer, Arc::downgrade(keep));
+        state.called.retain(|_, (keep, _)| keep.strong_count() > 0);
+        state.called.insert(keep.0.peer, (Arc::downgrade(keep), elsewhere));
+    }
+
+    /// A peer that we have called says that it is elsewhere now.
+    pub(super) fn handle_moved(
+        &self,
+        peer: PeerId,
+        session: SessionId,
+        number: u64,
+        left: bool,
+        addresses: Vec<TicketAddress>,
+    ) {
+        let called = self.lock().called.get(&peer).cloned();
+        let known = called.and_then(|(keep, elsewhere)| Some((keep.upgrade()?, elsewhere)));
+        match known.filter(|(keep, _)| keep.0.id == session) {
+            Some((keep, elsewhere)) => {
+                if keep.0.handle_moved(number, left) && self.ways.direct {
+                    elsewhere.replace(addresses);
+                }
+            }
+            None => tracing::debug!(%peer, "the word of a peer that was not called"),
+        }
+    }
+
+    /// What to tell each of those who have called us, when our network is another one.
+    pub(super) fn moved(&self, number: u64) -> Vec<(PeerId, Vec<u8>)> {
+        let doors = self.doors.as_ref().filter(|_| self.ways.direct);
+        let addresses = doors.map(|doors| doors.addresses(|i| self.wants(i))).unwrap_or_default();
+        let of = |keep: &Arc<Keep>| {
+            let left = keep.0.good_path().is_none();
+            let word = Topic::Moved { session: keep.0.id, number, left, addresses: addresses.clone() };
+            (keep.0.peer, word.to_bytes())
+        };
+        self.lock().answered.values().map(of).collect()
     }
 
     /// All sessions, of both kinds.
     pub(super) fn sessions(&self) -> Vec<Arc<Keep>> {
         let state = self.lock();
-        let called = state.called.values().filter_map(Weak::upgrade);
+        let called = state.called.values().filter_map(|(keep, _)| keep.upgrade());
         state.answered.values().cloned().chain(called).collect()
     }
 

@@ -117,15 +117,6 @@ impl Meeting {
         !matches!(*state.borrow(), State::Closed { .. })
     }
 
-    /// Whether others can begin conversations with us there.
-    pub(super) fn is_open(&self) -> bool {
-        match self {
-            Self::Server(_) => true,
-            #[cfg(feature = "mqtt")]
-            Self::Brokers(client) => client.is_open(),
-        }
-    }
-
     /// Whether streams are relayed there.
     pub(super) fn relays(&self) -> bool {
         matches!(self, Self::Server(_))

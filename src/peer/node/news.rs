@@ -12,6 +12,7 @@ use super::inner::{Inner, tcp_path};
 use super::meeting::Meeting;
 use super::ports::Ports;
 use super::secure::call_stream;
+use crate::base::task::Nursery;
 use crate::key::{PeerId, Ticket, TicketAddress};
 use crate::peer::PathInfo;
 use crate::peer::greeting::{Greeting, Topic};
@@ -24,27 +25,42 @@ const ADDRESSES: usize = 16;
 /// How long gateways are waited for with something to tell: UPnP takes some seconds.
 const GATEWAYS: Duration = Duration::from_secs(20);
 
+/// How long a place to meet is waited for when the network is another one.
+const PLACES: Duration = Duration::from_secs(20);
+
 /// How long the peer has to connect back: it tries for four seconds.
 const BACK: Duration = Duration::from_secs(6);
 
 /// Where a peer has said that it is reached, beside what its ticket says.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Elsewhere {
+    /// Of its ticket.
+    known: Vec<TicketAddress>,
     addresses: Mutex<Vec<TicketAddress>>,
     /// Rung when there are more.
     pub(super) bell: Notify,
 }
 
 impl Elsewhere {
+    pub(super) fn than(ticket: &Ticket) -> Self {
+        Self { known: ticket.addresses().to_vec(), addresses: Mutex::default(), bell: Notify::new() }
+    }
+
+    /// It is here now, and not where it was.
+    pub(super) fn replace(&self, told: Vec<TicketAddress>) {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.add(told);
+    }
+
     pub(super) fn addresses(&self) -> Vec<TicketAddress> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn add(&self, told: Vec<TicketAddress>, ticket: &Ticket) {
+    fn add(&self, told: Vec<TicketAddress>) {
         let mut known = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         let before = known.len();
         for address in told {
-            let is_known = known.contains(&address) || ticket.addresses().contains(&address);
+            let is_known = known.contains(&address) || self.known.contains(&address);
             if !is_known && may_knock(address.addr) && known.len() < ADDRESSES {
                 known.push(address);
             }
@@ -57,16 +73,11 @@ impl Elsewhere {
 
 /// At the caller: hears what the answerer has to tell until the conversation ends; `failed` is told why, if not because everything
 /// was said.
-pub(super) async fn hear(
-    signal: Arc<Signal>,
-    ticket: Ticket,
-    elsewhere: Arc<Elsewhere>,
-    failed: oneshot::Sender<String>,
-) {
+pub(super) async fn hear(signal: Arc<Signal>, elsewhere: Arc<Elsewhere>, failed: oneshot::Sender<String>) {
     let why = loop {
         match signal.recv().await {
             Ok(word) => match Topic::from_bytes(&word) {
-                Ok(Topic::Here { addresses }) => elsewhere.add(addresses, &ticket),
+                Ok(Topic::Here { addresses }) => elsewhere.add(addresses),
                 _ => tracing::debug!("the peer answers what was not asked"),
             },
             Err(why) => break why,
@@ -96,6 +107,32 @@ pub(super) async fn tell(ports: &Ports, signal: &Signal) {
     };
     // Later ones are told to who asks again.
     let _ = timeout(GATEWAYS, telling).await.is_ok();
+}
+
+/// At the answerer, when its network is another one: tells those who have called it, at every place where both are, so that they
+/// do not find out by silence. Their paths may all be gone, and only they can begin a race.
+pub(super) async fn tell_callers(node: Arc<Inner>, number: u64) {
+    let mut telling = Nursery::new(&node.runtime);
+    for meeting in node.meetings() {
+        let node = node.clone();
+        telling.begin(async move {
+            if timeout(PLACES, meeting.checked()).await.is_err() {
+                return tracing::debug!("callers are not told at a place that does not answer");
+            }
+            for (peer, word) in node.moved(number) {
+                let said = match meeting.signal(peer) {
+                    Ok(signal) => signal.send(word).await,
+                    Err(why) => Err(why),
+                };
+                if let Err(error) = said {
+                    tracing::debug!(%error, %peer, "a caller is not told that we are elsewhere");
+                }
+            }
+        });
+    }
+    while !telling.is_empty() {
+        telling.next().await;
+    }
 }
 
 /// What a caller needs to be connected back to.

@@ -29,8 +29,11 @@ const NEW_PATHS: usize = 8;
 /// Paths that are used at one time: the one in use, and as many as are kept beside it.
 const PATHS: usize = 3;
 
-/// How long a session without any path is kept.
-const ORPHANED: Duration = Duration::from_secs(30);
+/// How long a session that the peer has not greeted is kept without any path.
+const UNGREETED: Duration = Duration::from_secs(30);
+
+/// Between two words of the peer that it is elsewhere now; one that comes sooner is not heeded.
+const MOVES: Duration = Duration::from_millis(200);
 
 /// Paths that end before the peer has greeted on any: it is its answer to us.
 const REFUSALS: u32 = 2;
@@ -51,7 +54,8 @@ pub enum Ended {
     /// One end closed it, after everything was said.
     #[error("the connection to the peer was closed")]
     Closed,
-    /// No path to the peer was left, and none was found for 30 seconds.
+    /// No path to the peer was left, and none was found for as long as the node has patience
+    /// ([`Builder::patience`](crate::peer::Builder::patience)).
     #[error("the peer can not be reached any more")]
     Lost,
     /// The peer has turned us away: we are not among those that it allows, or the ticket was used before.
@@ -85,6 +89,8 @@ pub(crate) struct Shared {
     active: watch::Sender<Option<PathInfo>>,
     /// Rung when the path in use says nothing any more.
     pub(crate) ailing: Arc<Notify>,
+    /// Counts how often the peer has said that it is elsewhere now, while no path was well.
+    pub(crate) moved: watch::Sender<u64>,
     ended: watch::Sender<Option<Ended>>,
 }
 
@@ -99,6 +105,10 @@ pub(super) struct Inner {
     /// Since when there is no path.
     orphaned: Option<Instant>,
     closing: Option<Instant>,
+    /// How long it lives without any path, once the peer has greeted.
+    patience: Duration,
+    /// The number of the last word that the peer is elsewhere, and when it came.
+    last_move: Option<(u64, Instant)>,
     refusals: u32,
     ended: Option<Ended>,
 }
@@ -126,7 +136,14 @@ impl Drop for Keep {
 
 impl Shared {
     /// A session and its task, which ends when the session is over.
-    pub(crate) fn begin(runtime: &Handle, peer: PeerId, id: SessionId, role: Role, multipath: Multipath) -> Arc<Keep> {
+    pub(crate) fn begin(
+        runtime: &Handle,
+        peer: PeerId,
+        id: SessionId,
+        role: Role,
+        multipath: Multipath,
+        patience: Duration,
+    ) -> Arc<Keep> {
         let (new_paths, to_take) = mpsc::channel(NEW_PATHS);
         let now = Instant::now();
         let inner = Inner {
@@ -138,6 +155,8 @@ impl Shared {
             acceptors: Vec::new(),
             orphaned: Some(now),
             closing: None,
+            patience,
+            last_move: None,
             refusals: 0,
             ended: None,
         };
@@ -149,6 +168,7 @@ impl Shared {
             bell: Notify::new(),
             active: watch::Sender::new(None),
             ailing: Arc::default(),
+            moved: watch::Sender::new(0),
             ended: watch::Sender::new(None),
         });
         task::drive(runtime, run(shared.clone(), to_take));
@@ -275,14 +295,17 @@ impl Shared {
         well.all(|(_, line)| info.rank() < line.info.rank())
     }
 
-    /// Whether a path would be one more of the kind that several are used of: not through a server, and by another interface of
-    /// ours; or to another address of the peer's where we have `one` interface only.
-    pub(crate) fn would_add(&self, info: &PathInfo, one: bool) -> bool {
+    /// Whether a path would be one more of the kind that several are used of: not through a server, and from none of `near`, which
+    /// are the addresses of the interface that it leaves by; or to another address of the peer's where we have `one` interface
+    /// only.
+    pub(crate) fn would_add(&self, info: &PathInfo, one: bool, near: &[IpAddr]) -> bool {
         let inner = self.lock();
-        let ip = |addr: Option<SocketAddr>| addr.map(|addr| addr.ip());
+        let ip = |addr: Option<SocketAddr>| addr.map(|addr| addr.ip().to_canonical());
         let shares = |line: &Line| match one {
             true => ip(line.info.remote) == ip(info.remote),
-            false => ip(line.info.local) == ip(info.local),
+            false => {
+                ip(line.info.local) == ip(info.local) || ip(line.info.local).is_some_and(|local| near.contains(&local))
+            }
         };
         let shared = inner.lines.values().filter(|line| line.info.kind != PathKind::Relay).any(shares);
         info.kind != PathKind::Relay && !shared && inner.lines.len() < PATHS
@@ -301,6 +324,33 @@ impl Shared {
             inner.state.handle_change(Instant::now());
         });
         self.bell.notify_one();
+    }
+
+    /// The peer says, by another way than a path, that its network is another one; with `left` it is on none of the paths any
+    /// more. False for an older word, or one too soon, of which
+    /// nothing is made: it may have been played again.
+    pub(crate) fn handle_moved(&self, number: u64, left: bool) -> bool {
+        let heeded = self.with(|inner| {
+            let now = Instant::now();
+            if inner.last_move.is_some_and(|(last, at)| number <= last || now < at + MOVES) {
+                return false;
+            }
+            inner.last_move = Some((number, now));
+            if left {
+                inner.state.handle_left(now)
+            } else {
+                inner.state.handle_change(now)
+            }
+            true
+        });
+        if heeded {
+            tracing::debug!(left, "the peer is elsewhere now");
+            self.bell.notify_one();
+        }
+        if heeded && self.good_path().is_none() {
+            self.moved.send_modify(|moved| *moved += 1);
+        }
+        heeded
     }
 
     /// The path in use, and each change.
@@ -499,7 +549,11 @@ impl Shared {
             }
             let since = *inner.orphaned.get_or_insert(now);
             // Nobody comes back to say goodbye.
-            let limit = if inner.closing.is_some() { LAST } else { ORPHANED };
+            let limit = match inner.closing {
+                Some(_) => LAST,
+                None if inner.state.is_greeted() => inner.patience,
+                None => UNGREETED,
+            };
             if now >= since + limit {
                 return Err(if inner.closing.is_some() { Ended::Closed } else { Ended::Lost });
             }
@@ -513,7 +567,7 @@ impl Shared {
             return Err(Ended::Closed);
         }
         let timer = inner.state.poll_timeout();
-        Ok([timer, closing].into_iter().flatten().min().unwrap_or(now + ORPHANED))
+        Ok([timer, closing].into_iter().flatten().min().unwrap_or(now + UNGREETED))
     }
 }
 

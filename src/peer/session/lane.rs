@@ -1,6 +1,6 @@
 //! Decides: numbered records that survive the loss of a path: what to send again, and what was had before.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::ProtocolError;
 use super::record::Record;
@@ -19,23 +19,54 @@ const ACK_AFTER: usize = 256 << 10;
 /// acknowledged.
 const HELD: usize = UNACKNOWLEDGED + (1 << 20);
 
-/// The sending half.
+/// The sending half. What it keeps is given to the path in use from its beginning to its end; and where another one was in use
+/// before and goes on, to that from where it was.
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
     /// The number of the first record that is kept.
     first: u64,
     kept: VecDeque<Record>,
     bytes: usize,
-    /// How many of the kept have been given to the current path.
+    /// The path in use, or all of them where several are used alike.
+    next: Cursor,
+    /// The path before, until the one in use has caught up with it.
+    before: Option<Cursor>,
+    /// Numbers of what went on a path that is lost, where several are used alike.
+    lost: BTreeSet<u64>,
+}
+
+/// How far the records that are kept have been given away.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cursor {
     given: usize,
-    /// Bytes of the kept ones that were not yet given.
+    /// Bytes that were not.
     waiting: usize,
+}
+
+impl Cursor {
+    /// The first of those that are kept is forgotten.
+    fn forget(&mut self, len: usize) {
+        match self.given {
+            0 => self.waiting -= len,
+            _ => self.given -= 1,
+        }
+    }
+
+    fn take(&mut self, kept: &VecDeque<Record>) -> Option<Record> {
+        let record = kept.get(self.given)?.clone();
+        self.given += 1;
+        self.waiting -= record.len();
+        Some(record)
+    }
 }
 
 impl Outgoing {
     pub(crate) fn push(&mut self, record: Record) {
         self.bytes += record.len() + KEPT;
-        self.waiting += record.len();
+        self.next.waiting += record.len();
+        if let Some(before) = &mut self.before {
+            before.waiting += record.len();
+        }
         self.kept.push_back(record);
     }
 
@@ -49,9 +80,9 @@ impl Outgoing {
         self.first.max(expected)
     }
 
-    /// Bytes that wait for the path to take them.
+    /// Bytes that no path has taken.
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting
+        self.before.map_or(self.next.waiting, |before| before.waiting)
     }
 
     /// True when the other end has everything.
@@ -60,16 +91,42 @@ impl Outgoing {
     }
 
     /// The number of the record that [`poll_transmit`](Self::poll_transmit) gives next.
-    pub(crate) fn next_number(&self) -> u64 {
-        self.first + self.given as u64
+    pub(crate) fn next_number(&self) -> Option<u64> {
+        let fresh = (self.next.given < self.kept.len()).then(|| self.first + self.next.given as u64);
+        self.lost.first().copied().or(fresh)
     }
 
-    /// The next record for the current path.
+    /// The next record for the path in use; what was lost first.
     pub(crate) fn poll_transmit(&mut self) -> Option<Record> {
-        let record = self.kept.get(self.given)?.clone();
-        self.given += 1;
-        self.waiting -= record.len();
-        Some(record)
+        if let Some(lost) = self.lost.pop_first() {
+            return self.kept.get(usize::try_from(lost.checked_sub(self.first)?).ok()?).cloned();
+        }
+        let record = self.next.take(&self.kept);
+        if self.before.is_some_and(|before| self.next.given >= before.given) {
+            self.before = None;
+        }
+        record
+    }
+
+    /// True while the path before goes on.
+    pub(crate) fn is_handing_over(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// As [`next_number`](Self::next_number), on the path before.
+    pub(crate) fn next_number_before(&self) -> Option<u64> {
+        let given = self.before?.given;
+        (given < self.kept.len()).then(|| self.first + given as u64)
+    }
+
+    /// As [`poll_transmit`](Self::poll_transmit), on the path before.
+    pub(crate) fn poll_transmit_before(&mut self) -> Option<Record> {
+        self.before.as_mut()?.take(&self.kept)
+    }
+
+    /// The path before goes on no more.
+    pub(crate) fn end_handover(&mut self) {
+        self.before = None;
     }
 
     /// The other end expects the record of this number next. What the current path was not given yet goes on it all the same,
@@ -79,26 +136,24 @@ impl Outgoing {
     /// A number that was never sent.
     pub(crate) fn handle_ack(&mut self, expected: u64) -> Result<(), ProtocolError> {
         let known = self.known(expected)?;
-        self.forget(known.min(self.given));
+        self.forget(known.min(self.next.given));
         Ok(())
     }
 
-    /// As [`handle_ack`](Self::handle_ack), where each record goes with its number: what the other end has need not be sent.
+    /// As [`handle_ack`](Self::handle_ack), where records are told their numbers: what the other end has need not be sent.
     ///
     /// # Errors
     /// A number that was never sent.
     pub(crate) fn handle_ack_of_any(&mut self, expected: u64) -> Result<(), ProtocolError> {
         let known = self.known(expected)?;
-        let unsent = self.kept.iter().take(known).skip(self.given).map(Record::len).sum::<usize>();
-        self.waiting -= unsent;
         self.forget(known);
         Ok(())
     }
 
-    /// Everything that is not acknowledged goes once more: one of the paths that it took is gone.
-    pub(crate) fn again(&mut self) {
-        self.given = 0;
-        self.waiting = self.kept.iter().map(Record::len).sum();
+    /// One of several paths is lost, with these on it.
+    pub(crate) fn handle_lost(&mut self, numbers: impl Iterator<Item = u64>) {
+        let kept = self.first..self.first + self.next.given as u64;
+        self.lost.extend(numbers.filter(|number| kept.contains(number)));
     }
 
     /// How many of the kept the other end has.
@@ -114,8 +169,14 @@ impl Outgoing {
         for _ in 0..known {
             let Some(record) = self.kept.pop_front() else { break };
             self.bytes -= record.len() + KEPT;
-            self.given = self.given.saturating_sub(1);
+            self.next.forget(record.len());
+            if let Some(before) = &mut self.before {
+                before.forget(record.len());
+            }
             self.first += 1;
+        }
+        while self.lost.first().is_some_and(|lost| *lost < self.first) {
+            self.lost.pop_first();
         }
     }
 
@@ -124,9 +185,23 @@ impl Outgoing {
     /// # Errors
     /// As [`handle_ack`](Self::handle_ack).
     pub(crate) fn resume(&mut self, expected: u64) -> Result<(), ProtocolError> {
-        let known = self.known(expected)?;
-        self.forget(known);
-        self.again();
+        self.handle_ack_of_any(expected)?;
+        self.before = None;
+        self.lost.clear();
+        self.next = Cursor { given: 0, waiting: self.kept.iter().map(Record::len).sum() };
+        Ok(())
+    }
+
+    /// The same, while the path before is well and goes on with what is new, until the new one has caught up with it: the
+    /// new one, which is slow in the beginning, begins with what is on its way on the other.
+    ///
+    /// # Errors
+    /// As [`handle_ack`](Self::handle_ack).
+    pub(crate) fn hand_over(&mut self, expected: u64) -> Result<(), ProtocolError> {
+        self.handle_ack_of_any(expected)?;
+        let before = self.before.unwrap_or(self.next);
+        self.resume(expected)?;
+        self.before = Some(before).filter(|before| before.given > 0);
         Ok(())
     }
 }
@@ -288,14 +363,52 @@ mod tests {
     fn with_its_number_no_record_is_sent_that_the_other_end_has_and_all_others_are_after_a_loss() {
         let mut out = Outgoing::default();
         (0..6).for_each(|n| out.push(record(n)));
-        assert_eq!(out.next_number(), 0);
+        assert_eq!(out.next_number(), Some(0));
         (0..4).for_each(|_| drop(out.poll_transmit()));
-        out.again();
+        out.handle_lost([1, 3, 9].into_iter());
+        assert_eq!(out.next_number(), Some(1));
         out.handle_ack_of_any(3).unwrap();
-        assert_eq!(out.next_number(), 3);
-        assert_eq!(out.waiting(), 3 * HEADER_AND_ONE);
+        assert_eq!(out.next_number(), Some(3));
+        assert_eq!(out.waiting(), 2 * HEADER_AND_ONE);
         assert_eq!(payloads(&mut out), [3, 4, 5]);
         assert_eq!(out.handle_ack_of_any(9), Err(ProtocolError::Ack { expected: 9, sent: 6 }));
+    }
+
+    #[test]
+    fn while_a_new_path_catches_up_the_one_before_goes_on() {
+        let mut out = Outgoing::default();
+        (0..6).for_each(|n| out.push(record(n)));
+        (0..4).for_each(|_| drop(out.poll_transmit()));
+        out.hand_over(1).unwrap();
+        assert!(out.is_handing_over());
+        assert_eq!((out.next_number(), out.next_number_before()), (Some(1), Some(4)));
+        assert_eq!(out.waiting(), 2 * HEADER_AND_ONE, "what neither has taken");
+        assert_eq!(out.poll_transmit_before().unwrap().payload[0], 4);
+        assert_eq!(out.poll_transmit().unwrap().payload[0], 1);
+        // It came by the path before.
+        out.handle_ack_of_any(4).unwrap();
+        assert_eq!((out.next_number(), out.next_number_before()), (Some(4), Some(5)));
+        assert_eq!(out.poll_transmit().unwrap().payload[0], 4);
+        assert!(!out.is_handing_over());
+        out.push(record(6));
+        assert_eq!(payloads(&mut out), [5, 6]);
+        assert_eq!((out.waiting(), out.next_number_before()), (0, None));
+    }
+
+    #[test]
+    fn a_path_that_takes_over_in_the_midst_of_a_handover_begins_with_all_that_is_not_known() {
+        let mut out = Outgoing::default();
+        (0..6).for_each(|n| out.push(record(n)));
+        (0..4).for_each(|_| drop(out.poll_transmit()));
+        out.hand_over(1).unwrap();
+        (0..2).for_each(|_| drop(out.poll_transmit()));
+        out.hand_over(2).unwrap();
+        assert_eq!((out.next_number(), out.next_number_before()), (Some(2), Some(4)));
+        out.end_handover();
+        assert_eq!(out.waiting(), 4 * HEADER_AND_ONE);
+        assert_eq!(payloads(&mut out), [2, 3, 4, 5]);
+        out.handle_ack_of_any(6).unwrap();
+        assert!(out.is_empty() && out.waiting() == 0);
     }
 
     #[test]

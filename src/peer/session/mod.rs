@@ -1,9 +1,10 @@
 //! Two peers' conversation: many channels over whatever path there is now, none of it lost, doubled or
 //! reordered when the path changes.
 //!
-//! `record` is the format, `batch` how it is written, `buffers` where payloads stand, `lane` numbers records and sends them again, `channels` holds the bytes of
-//! each channel and its window, `pulse` tells a living path from a dead one, `twins` a datagram
-//! from its copy, `state` puts them together; all of these decide. `drive` and `carry` wait: they
+//! `record` is the format, `batch` how it is written, `buffers` where payloads stand, `lane` numbers records and sends them
+//! again, `flow` measures how much a path takes, `channels` holds the bytes of each channel and its window, `pulse` tells a
+//! living path from a dead one, `twins` a datagram from its copy, `state` puts them together, and `ways` is of it what concerns
+//! paths; all of these decide. `drive` and `carry` wait: they
 //! move bytes between the state and the paths. `transport` makes each channel a pipe.
 
 mod batch;
@@ -11,6 +12,7 @@ mod buffers;
 mod carry;
 mod channels;
 mod drive;
+mod flow;
 mod lane;
 mod outlet;
 mod path;
@@ -21,6 +23,7 @@ mod state;
 mod tests;
 mod transport;
 mod twins;
+mod ways;
 
 pub(crate) use carry::{Carrier, Stream};
 pub(crate) use channels::ChannelKind;

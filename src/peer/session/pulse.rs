@@ -39,11 +39,13 @@ pub(crate) struct Pulse {
     steady: Instant,
     doubted: bool,
     rtt: Option<Duration>,
+    /// The shortest round trip of all.
+    least: Option<Duration>,
 }
 
 impl Pulse {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { heard: now, asked: now, busy: None, owed: None, steady: now, doubted: false, rtt: None }
+        Self { heard: now, asked: now, busy: None, owed: None, steady: now, doubted: false, rtt: None, least: None }
     }
 
     /// Whatever came.
@@ -68,6 +70,16 @@ impl Pulse {
         self.steady = now + BLAMED;
     }
 
+    /// The other end says that it is not here any more: doubted until something comes.
+    pub(crate) fn handle_left(&mut self) {
+        self.doubted = true;
+    }
+
+    /// We stood still ourselves: what was owed since then says nothing.
+    pub(crate) fn handle_still(&mut self, now: Instant) {
+        self.owed = self.owed.map(|_| now);
+    }
+
     /// A question goes out.
     pub(crate) fn handle_asked(&mut self, now: Instant) {
         self.asked = now;
@@ -76,6 +88,12 @@ impl Pulse {
 
     pub(crate) fn handle_rtt(&mut self, rtt: Duration) {
         self.rtt = Some(rtt);
+        self.least = Some(self.least.map_or(rtt, |least| least.min(rtt)));
+    }
+
+    /// The shortest round trip that was seen.
+    pub(crate) fn least(&self) -> Option<Duration> {
+        self.least
     }
 
     pub(crate) fn rtt(&self) -> Option<Duration> {

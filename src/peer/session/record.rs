@@ -42,20 +42,26 @@ pub(crate) enum Kind {
     Window,
     /// The session is over: everything was said.
     Close,
-    /// The number of the next numbered record on this path, where it is not the one after the last: others go other ways.
+    /// The number of the next numbered record on this path, where it is not the one after the last: others go other ways. The
+    /// channel is [`TELL`](Self::TELL) where the other end is to say what comes.
     At,
     /// A datagram of a channel that goes other ways as well: its number, then its bytes.
     Twin,
+    /// How many bytes of numbered records have come on this path.
+    Came,
 }
 
 impl Kind {
+    /// In the place of a channel in an [`At`](Self::At): what comes from now on is to be told by [`Came`](Self::Came).
+    pub(crate) const TELL: u32 = 1;
+
     /// True for what is numbered, acknowledged and sent again on another path.
     pub(crate) fn is_numbered(self) -> bool {
         (Self::Open as u8..=Self::Close as u8).contains(&(self as u8))
     }
 
     fn from_byte(byte: u8) -> Option<Self> {
-        const ALL: [Kind; 14] = [
+        const ALL: [Kind; 15] = [
             Kind::Hello,
             Kind::Ack,
             Kind::Ping,
@@ -70,6 +76,7 @@ impl Kind {
             Kind::Close,
             Kind::At,
             Kind::Twin,
+            Kind::Came,
         ];
         ALL.get(usize::from(byte)).copied()
     }
@@ -176,15 +183,15 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_is_refused() {
-        let mut received = BytesMut::from(&[14, 0, 0, 0, 0, 0, 0, 1][..]);
-        assert_eq!(next_record(&mut received), Err(ProtocolError::Kind(14)));
+        let mut received = BytesMut::from(&[15, 0, 0, 0, 0, 0, 0, 1][..]);
+        assert_eq!(next_record(&mut received), Err(ProtocolError::Kind(15)));
     }
 
     #[test]
     fn each_kind_is_read_as_what_it_was_written() {
-        for byte in 0..14 {
+        for byte in 0..15 {
             assert_eq!(Kind::from_byte(byte).map(|kind| kind as u8), Some(byte));
         }
-        assert_eq!(Kind::from_byte(14), None);
+        assert_eq!(Kind::from_byte(15), None);
     }
 }

@@ -4,14 +4,14 @@
 //! (bytes for one path), `poll_event` and `poll_timeout`.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::ProtocolError;
 use super::channels::{Channel, ChannelKind, Next};
 use super::lane::{Incoming, Outgoing};
-use super::path::{Hello, Path, PathId, SessionId};
+use super::path::{Can, Hello, Path, PathId, SessionId};
 use super::record::{Kind, MAX_PAYLOAD, Record};
 use super::twins::Twins;
 
@@ -21,33 +21,21 @@ const CHANNELS: usize = 512;
 /// Bytes given to the lane ahead of the path: more would make a new channel wait behind them.
 const AHEAD: usize = 256 << 10;
 
-/// Bytes that come on a path beside the one in use before they are acknowledged there.
-const ANSWER_AFTER: usize = 32 << 10;
-
-/// Paths beside the one in use that are kept to go back to.
-const SPARE: usize = 2;
-
-/// Paths that an answerer keeps: a caller keeps fewer, and opens few at a time.
-const KEPT: usize = 8;
-
-/// A better path that was in doubt is gone back to when it has been well for this long.
-const STEADY: Duration = Duration::from_secs(2);
-
 /// The standing of a path through a server; others are better.
 pub(crate) const RELAYED: u8 = 2;
 
-/// What several paths to one peer are used for. Each end decides for what it sends.
+/// What several paths to one peer are used for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Multipath {
     /// One path carries everything; others are kept to go to when it dies.
     #[default]
     Off,
-    /// The bytes of streams take all paths that do not lead through a server, each as much as it takes. It is not offered yet: in
-    /// virtual time nothing is lost, but on a loaded machine it has stalled.
-    #[cfg(test)]
+    /// The bytes of streams take all paths that do not lead through a server, each as much as it takes without a queue. Both ends
+    /// have to want it, since the receiving one holds what comes before its turn: up to 17 MiB. Datagrams take one path.
     Throughput,
     /// Each datagram takes two paths, and the first copy counts: the loss of one path, or on one, costs nothing. Streams take one.
+    /// Each end decides for what it sends.
     Duplicate,
 }
 
@@ -58,6 +46,15 @@ pub(crate) enum Role {
     Caller,
     /// The one that made it.
     Answerer,
+}
+
+/// Which numbered records a path takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// The next ones.
+    Next,
+    /// Those of a path that was in use before, and goes on while another one catches up.
+    Before,
 }
 
 /// What the driver should know.
@@ -81,14 +78,18 @@ pub(crate) enum Event {
 
 #[derive(Debug)]
 pub(crate) struct State {
-    role: Role,
-    session: SessionId,
-    since: Instant,
-    epoch: u32,
-    paths: BTreeMap<PathId, Path>,
-    active: Option<PathId>,
-    outgoing: Outgoing,
-    incoming: Incoming,
+    pub(super) role: Role,
+    pub(super) session: SessionId,
+    pub(super) since: Instant,
+    pub(super) epoch: u32,
+    pub(super) paths: BTreeMap<PathId, Path>,
+    pub(super) active: Option<PathId>,
+    /// The path that goes on until the one in use has caught up with it, and until when at most.
+    pub(super) before: Option<(PathId, Instant)>,
+    /// What the other end can do.
+    pub(super) theirs: Can,
+    pub(super) outgoing: Outgoing,
+    pub(super) incoming: Incoming,
     /// What is known to the other end only after an `Ack` goes out.
     ack_now: bool,
     channels: BTreeMap<u32, Channel>,
@@ -98,14 +99,14 @@ pub(crate) struct State {
     opened: VecDeque<u32>,
     /// Channels that have something to say, in the order in which they may.
     ready: VecDeque<u32>,
-    events: VecDeque<Event>,
+    pub(super) events: VecDeque<Event>,
     closing: bool,
     close_said: bool,
     close_heard: bool,
-    greeted: bool,
+    pub(super) greeted: bool,
     /// When the batch that goes out began.
     batch: Instant,
-    multipath: Multipath,
+    pub(super) multipath: Multipath,
     /// The next datagram that goes several ways.
     next_twin: u64,
     twins: Twins,
@@ -120,6 +121,8 @@ impl State {
             epoch: 0,
             paths: BTreeMap::new(),
             active: None,
+            before: None,
+            theirs: Can::default(),
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
             ack_now: false,
@@ -145,212 +148,9 @@ impl State {
         Self { multipath, ..self }
     }
 
-    fn spreads(&self) -> bool {
-        #[cfg(test)]
-        return self.multipath == Multipath::Throughput;
-        #[cfg(not(test))]
-        false
-    }
-
-    // ---- paths
-
-    /// An authenticated path to the other end; `standing` says how good it is, smaller is better. The caller's wish is to use it
-    /// from now on; the first one is used at once, a later one when the other end has greeted.
-    pub(crate) fn attach(&mut self, id: PathId, standing: u8, now: Instant) {
-        if self.paths.len() >= KEPT {
-            let oldest =
-                self.paths.iter().filter(|(id, _)| self.active != Some(**id)).min_by_key(|(_, path)| path.epoch);
-            if let Some(oldest) = oldest.map(|(id, _)| *id) {
-                self.give_up(oldest);
-                self.events.push_back(Event::Over(oldest));
-            }
-        }
-        self.paths.insert(id, Path::new(standing, now));
-        if self.role == Role::Caller {
-            self.choose(id, now);
-            if self.epoch == 1 {
-                self.active = Some(id);
-                self.events.push_back(Event::Active(id));
-            }
-        }
-    }
-
-    /// The caller's wish, from now on.
-    fn choose(&mut self, id: PathId, now: Instant) {
-        let Some(mut path) = self.paths.remove(&id) else { return };
-        self.epoch += 1;
-        path.epoch = self.epoch;
-        path.awaiting = true;
-        self.greet(&mut path, 0, now);
-        self.paths.insert(id, path);
-    }
-
-    fn greet(&self, path: &mut Path, from: u64, now: Instant) {
-        let expected = self.incoming.expected();
-        // What the other end still has to say from an earlier time on this path comes before its greeting.
-        if !path.greeted || self.role == Role::Answerer {
-            path.number = expected;
-        }
-        path.out = None;
-        path.say(Hello { session: self.session, epoch: path.epoch, expected, from }.to_record());
-        path.ask(now, self.since);
-    }
-
-    /// The path is gone.
-    pub(crate) fn detach(&mut self, id: PathId, now: Instant) {
-        self.give_up(id);
-        if self.active == Some(id) {
-            self.active = None;
-        }
-        self.reconsider(now);
-    }
-
-    /// What was on its way there goes by the others.
-    fn give_up(&mut self, id: PathId) {
-        if self.paths.remove(&id).is_some_and(|path| path.is_used) && self.spreads() {
-            self.outgoing.again();
-        }
-    }
-
-    pub(crate) fn active(&self) -> Option<PathId> {
-        self.active
-    }
-
-    /// True when this path says nothing any more.
-    pub(crate) fn is_doubted(&self, id: PathId) -> bool {
-        self.paths.get(&id).is_some_and(|path| path.pulse.is_doubted())
-    }
-
-    pub(crate) fn rtt(&self, id: PathId) -> Option<Duration> {
-        self.paths.get(&id)?.pulse.rtt()
-    }
-
-    fn handle_hello(&mut self, id: PathId, hello: Hello, now: Instant) -> Result<(), ProtocolError> {
-        let Some(mut path) = self.paths.remove(&id) else { return Ok(()) };
-        let due = match self.role {
-            Role::Caller => path.awaiting && hello.epoch == path.epoch,
-            Role::Answerer => !path.greeted || hello.epoch > path.epoch,
-        };
-        if hello.session != self.session || !due {
-            return Err(ProtocolError::Greeting);
-        }
-        let known = std::mem::replace(&mut path.greeted, true);
-        path.awaiting = false;
-        self.greeted = true;
-        let wanted = match self.role {
-            // The one in use stays so until a later one is greeted, be that the last or not.
-            Role::Caller => self
-                .active
-                .filter(|active| *active != id)
-                .and_then(|active| self.paths.get(&active))
-                .is_none_or(|p| p.epoch < path.epoch),
-            Role::Answerer => hello.epoch > self.epoch,
-        };
-        if self.role == Role::Answerer {
-            path.epoch = hello.epoch;
-            self.epoch = self.epoch.max(hello.epoch);
-            self.greet(&mut path, self.outgoing.resumes_from(hello.expected), now);
-        }
-        if self.role == Role::Caller || !wanted && !known {
-            path.number = hello.from;
-        }
-        self.paths.insert(id, path);
-        if wanted {
-            return self.switch(id, hello.expected);
-        }
-        // A later one was greeted sooner: this one is kept to go back to.
-        self.spare_few();
-        Ok(())
-    }
-
-    /// Everything goes over this path from now on, from what the other end expects. The one before is kept to go back to.
-    fn switch(&mut self, id: PathId, expected: u64) -> Result<(), ProtocolError> {
-        if self.active == Some(id) {
-            // The first path, used before it was greeted: all of it is on the way already.
-            return self.handle_ack(expected);
-        }
-        let before = self.active.and_then(|active| self.paths.get(&active));
-        let goes_on = self.spreads() && before.is_some_and(Path::is_usable);
-        self.active = Some(id);
-        self.events.push_back(Event::Active(id));
-        self.spare_few();
-        self.incoming.resume();
-        // The path before still carries what was given to it.
-        if goes_on { self.handle_ack(expected) } else { self.outgoing.resume(expected) }
-    }
-
-    fn handle_ack(&mut self, expected: u64) -> Result<(), ProtocolError> {
-        if self.spreads() { self.outgoing.handle_ack_of_any(expected) } else { self.outgoing.handle_ack(expected) }
-    }
-
-    /// Gives up what is one too many to keep: paths that are in doubt first, then those that were in use longest ago; the last
-    /// resort is kept.
-    fn spare_few(&mut self) {
-        let spare = |(id, path): &(&PathId, &Path)| path.greeted && !path.awaiting && Some(**id) != self.active;
-        let spares: Vec<(PathId, (bool, u8, u32))> = self
-            .paths
-            .iter()
-            .filter(spare)
-            .map(|(id, path)| (*id, (path.is_usable(), path.standing, path.epoch)))
-            .collect();
-        if self.role != Role::Caller || spares.len() <= SPARE {
-            return;
-        }
-        if let Some((id, _)) = spares.into_iter().min_by_key(|(_, worth)| *worth) {
-            self.give_up(id);
-            self.events.push_back(Event::Over(id));
-        }
-    }
-
-    /// Chooses another path where the one in use, or the one that was chosen last, says nothing any more, and goes back to a
-    /// better one that is well again. The answerer, which can not choose, says that it doubts.
-    fn reconsider(&mut self, now: Instant) {
-        if !self.greeted {
-            return;
-        }
-        let last = match self.role {
-            Role::Caller => self.paths.iter().max_by_key(|(_, path)| path.epoch).map(|(id, _)| *id),
-            Role::Answerer => self.active,
-        };
-        let last = last.filter(|id| self.active == Some(*id) || self.paths.get(id).is_some_and(|path| path.awaiting));
-        let at = last.and_then(|id| self.paths.get(&id));
-        let (heard, well, standing) = at
-            .map_or((None, false, u8::MAX), |path| (Some(path.pulse.heard()), !path.pulse.is_doubted(), path.standing));
-        let better = |path: &Path| match well {
-            true => path.standing < standing && now >= path.pulse.steady() + STEADY,
-            false => heard.is_none_or(|heard| path.pulse.heard() > heard),
-        };
-        let others = self.paths.iter().filter(|(id, path)| Some(**id) != last && path.is_usable() && better(path));
-        let best =
-            others.min_by_key(|(_, path)| (path.standing, std::cmp::Reverse(path.pulse.heard()))).map(|(id, _)| *id);
-        match (self.role, best) {
-            (Role::Caller, Some(id)) => self.choose(id, now),
-            (Role::Answerer, Some(id)) if !well => {
-                if let Some(path) = self.paths.get_mut(&id) {
-                    path.say(Record::new(Kind::Doubt, 0, Bytes::new()));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// The other end does not hear us on the path in use, and hears us on this one.
-    fn handle_doubt(&mut self, id: PathId, now: Instant) {
-        let chosen = self.paths.values().any(|path| path.awaiting);
-        if chosen || self.active == Some(id) {
-            return;
-        }
-        if let Some(path) = self.active.and_then(|active| self.paths.get_mut(&active)) {
-            path.pulse.handle_blamed(now);
-        }
-        self.choose(id, now);
-    }
-
-    /// The machine's network is another one: every path is asked whether it lives.
-    pub(crate) fn handle_change(&mut self, now: Instant) {
-        for path in self.paths.values_mut() {
-            path.ask(now, self.since);
-        }
+    /// True when bytes take several paths alike, which both ends want.
+    pub(super) fn spreads(&self) -> bool {
+        self.multipath == Multipath::Throughput && self.theirs.spread()
     }
 
     // ---- records
@@ -370,14 +170,12 @@ impl State {
         }
         if record.kind.is_numbered() {
             let number = path.number;
-            path.number += 1;
             path.pulse.handle_busy(now, false);
-            path.unsaid += record.len();
+            path.handle_numbered(record.len());
             self.incoming.hold(number, record)?;
             while let Some(record) = self.incoming.poll_due() {
                 self.handle_numbered(record)?;
             }
-            self.answer_beside(id);
             return Ok(());
         }
         match record.kind {
@@ -388,7 +186,8 @@ impl State {
             }
             Kind::Doubt if self.role == Role::Caller => self.handle_doubt(id, now),
             Kind::Ack => return self.handle_ack(record.number()?),
-            Kind::At => (path.number, path.is_one_of_several) = (record.number()?, true),
+            Kind::At => (path.number, path.is_told) = (record.number()?, record.channel == Kind::TELL),
+            Kind::Came => path.handle_came(&record, now)?,
             Kind::Datagram => self.handle_datagram(record.channel, record.payload),
             Kind::Twin => {
                 let (number, _) = record.payload.split_first_chunk::<8>().ok_or(ProtocolError::Length(Kind::Twin))?;
@@ -399,18 +198,6 @@ impl State {
             other => return Err(ProtocolError::OutOfPlace(other)),
         }
         Ok(())
-    }
-
-    /// What comes on a path beside the one in use is acknowledged there as well, or the other end would hear nothing on it and
-    /// doubt it while it is full.
-    fn answer_beside(&mut self, id: PathId) {
-        let expected = self.incoming.expected();
-        let beside = self.active != Some(id);
-        let path = self.paths.get_mut(&id).filter(|path| beside && path.is_one_of_several);
-        if let Some(path) = path.filter(|path| path.unsaid >= ANSWER_AFTER) {
-            path.unsaid = 0;
-            path.say(Record::new(Kind::Ack, 0, expected.to_be_bytes().to_vec()));
-        }
     }
 
     fn handle_numbered(&mut self, record: Record) -> Result<(), ProtocolError> {
@@ -605,18 +392,32 @@ impl State {
         }
     }
 
-    /// True when numbered records go on this path.
-    fn carries(&self, id: PathId, path: &Path) -> bool {
-        self.active == Some(id) || (self.spreads() && path.is_usable() && !path.awaiting && path.standing < RELAYED)
+    /// Whether numbered records go on this path, and which.
+    fn turn(&self, id: PathId, path: &Path) -> Option<Turn> {
+        if self.outgoing.is_handing_over() && self.before.is_some_and(|(before, _)| before == id) {
+            return Some(Turn::Before);
+        }
+        let one_of_several = || self.spreads() && path.is_usable() && !path.awaiting && path.standing < RELAYED;
+        let carries = self.active == Some(id) || one_of_several();
+        (carries && !(self.is_measured() && path.flow.is_full())).then_some(Turn::Next)
+    }
+
+    /// True when a path is given only what it takes without a queue: another one takes the rest.
+    fn is_measured(&self) -> bool {
+        self.spreads() || self.outgoing.is_handing_over()
     }
 
     /// True when a batch would say something on this path; an acknowledgement alone waits for company,
     /// or for `ack_is_due`.
     pub(crate) fn has_output(&self, id: PathId) -> bool {
         let Some(path) = self.paths.get(&id) else { return false };
-        let lane = || self.outgoing.waiting() > 0 || (!self.ready.is_empty() && !self.outgoing.is_full());
+        let kept = |turn| match turn {
+            Turn::Next => self.outgoing.next_number().is_some(),
+            Turn::Before => self.outgoing.next_number_before().is_some(),
+        };
+        let lane = |turn| kept(turn) || (!self.ready.is_empty() && !self.outgoing.is_full());
         path.has_control()
-            || (self.carries(id, path) && lane())
+            || self.turn(id, path).is_some_and(lane)
             || (self.active == Some(id) && (self.incoming.ack_is_due() || self.must_say_close()))
     }
 
@@ -631,29 +432,33 @@ impl State {
         if let Some(record) = path.poll_control() {
             return Some(record);
         }
-        let path = self.paths.get(&id)?;
-        if !self.carries(id, path) {
-            return None;
-        }
         if self.active == Some(id)
             && std::mem::take(&mut self.ack_now)
             && let Some(expected) = self.incoming.take_ack()
         {
             return Some(Record::new(Kind::Ack, 0, expected.to_be_bytes().to_vec()));
         }
+        let turn = self.turn(id, self.paths.get(&id)?)?;
         self.fill_lane();
-        if self.outgoing.waiting() == 0 {
-            return None;
-        }
-        let (number, spreads, path) = (self.outgoing.next_number(), self.spreads(), self.paths.get_mut(&id)?);
+        let number = match turn {
+            Turn::Next => self.outgoing.next_number()?,
+            Turn::Before => self.outgoing.next_number_before()?,
+        };
+        let (wants, tells) = (turn == Turn::Next && self.is_measured(), self.theirs.tell());
+        let remember = self.spreads() || (self.multipath == Multipath::Throughput && !self.greeted);
+        let path = self.paths.get_mut(&id)?;
         path.pulse.handle_busy(self.batch, true);
-        path.is_used = true;
-        if spreads && path.out != Some(number) {
-            path.out = Some(number);
-            return Some(Record::new(Kind::At, 0, number.to_be_bytes().to_vec()));
+        if tells && (path.out != Some(number) || path.wants_telling != wants) {
+            (path.out, path.wants_telling) = (Some(number), wants);
+            let told = if wants { Kind::TELL } else { 0 };
+            return Some(Record::new(Kind::At, told, number.to_be_bytes().to_vec()));
         }
-        path.out = Some(number + 1);
-        self.outgoing.poll_transmit()
+        let record = match turn {
+            Turn::Next => self.outgoing.poll_transmit()?,
+            Turn::Before => self.outgoing.poll_transmit_before()?,
+        };
+        path.handle_sent(number, record.len(), remember, self.batch);
+        Some(record)
     }
 
     /// Lets the channels that are ready say something in turn, one record each.
@@ -687,54 +492,7 @@ impl State {
         self.events.pop_front()
     }
 
-    // ---- time and end
-
-    /// When [`handle_timeout`](Self::handle_timeout) is due.
-    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.paths.values().map(|path| path.pulse.poll_timeout()).min()
-    }
-
-    /// Asks quiet paths, doubts silent ones, and gives up dead ones.
-    pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        let since = self.since;
-        let (mut dead, mut doubted, mut lost) = (Vec::new(), false, false);
-        for (id, path) in &mut self.paths {
-            if path.pulse.is_dead(now) {
-                dead.push(*id);
-                continue;
-            }
-            let begins = path.pulse.handle_doubt(now);
-            doubted |= begins && self.active == Some(*id);
-            // What it was given goes by the others.
-            lost |= begins && std::mem::take(&mut path.is_used);
-            if path.pulse.wants_asking(now) {
-                path.ask(now, since);
-                // Whoever is asked in vain is not the only one to be asked.
-                doubted |= self.active == Some(*id) && path.pulse.is_doubted();
-            }
-        }
-        if lost && self.spreads() {
-            self.outgoing.again();
-        }
-        for id in dead {
-            self.detach(id, now);
-            self.events.push_back(Event::Over(id));
-        }
-        if doubted {
-            self.handle_ailing(now);
-        }
-        self.reconsider(now);
-    }
-
-    /// The path in use says nothing: the others are asked, and one that answers is gone to.
-    fn handle_ailing(&mut self, now: Instant) {
-        for (id, path) in &mut self.paths {
-            if self.active != Some(*id) && !path.pulse.is_doubted() {
-                path.ask(now, self.since);
-            }
-        }
-        self.events.push_back(Event::Ailing);
-    }
+    // ---- end
 
     /// Says everything that is yet to be said, and then goodbye.
     pub(crate) fn close(&mut self) {

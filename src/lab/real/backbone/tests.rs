@@ -138,3 +138,20 @@ fn prefixes_hold_what_begins_alike() {
     let address: SocketAddr = "198.51.100.1:1".parse().unwrap();
     assert!(Prefix::only(address.ip()).has(A) && !Prefix::only(B).has(A));
 }
+
+#[test]
+fn through_a_limited_port_only_so_much_passes_each_way_and_what_waits_too_long_is_lost() {
+    let mut bench = Bench::new(Link::steady(DELAY));
+    // Each datagram has 28 bytes and takes a millisecond.
+    bench.core.set_rate_of(bench.a, NonZeroU64::new(28_000));
+    (0..200).for_each(|n| bench.send(Duration::ZERO, n, B, 64));
+    let b = bench.b;
+    assert_eq!(bench.arrived(DELAY + Duration::from_micros(1500)), [(b, 0)]);
+    assert_eq!(bench.arrived(DELAY + Duration::from_micros(2500)), [(b, 1)]);
+    let rest = bench.arrived(DELAY * 100).len() as u64;
+    assert_eq!(rest + 2 + bench.core.traffic().overflowed, 200);
+    assert!((95..=102).contains(&(rest + 2)), "{rest}");
+    bench.core.set_rate_of(bench.a, None);
+    (0..200).for_each(|n| bench.send(DELAY * 200, n, B, 64));
+    assert_eq!(bench.arrived(DELAY * 201).len(), 200);
+}
