@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::time::{timeout, timeout_at};
 
-use super::gather::{shared, udp_socket};
+use super::bases::{shared, udp_socket};
 use super::shape::Assigned;
 use crate::nat::Rng;
 use crate::net::{Family, Local, socket};

@@ -1,24 +1,28 @@
 //! Hole punching: a pipe between two peers, each behind a NAT, who can already exchange short messages.
 //!
 //! ```text
-//! gather    sockets on routes ─► host candidates; STUN from the same sockets ─► server-reflexive ones, the NAT's shape
+//! bases     a socket on a route ─► host candidate; STUN from the same socket ─► server-reflexive one, the NAT's shape
+//! gather    those of all routes at once, and what comes later
 //! assisted  their gateways, asked to open the same ports ─► NAT-assisted candidates
 //! agree     Channel ─► Hello, round trip, Offer both ways: both begin at one instant
 //! by_hand   the same without a channel: one line each way, which people carry, and both go on until both have begun
 //! plan      two shapes ─► what is done beside ordinary punching: open, spray, cross, or nothing
 //! udp       ICE (RFC 8445, the crate `is`): checks, peer-reflexive addresses, nomination ─► a socket and an address
-//! tcp       connects and accepts on one port, again 10 ms after each refusal ─► one connection, chosen by both
+//! tcp       connects and accepts on one port, again 10 ms after each refusal ─► connections
+//! choice    each proves itself ─► the one that both take
 //! trickle   meanwhile: addresses that either end finds later, each passed on at once
 //! ```
 //!
-//! `message`, `shape`, `plan` and `volley` decide; `channel`, `ask`, `assisted`, `gather`, `agree`, `trickle`, `by_hand`, `udp`, `tcp` and `hole` (the
+//! `message`, `shape`, `plan` and `volley` decide; `channel`, `ask`, `assisted`, `bases`, `gather`, `agree`, `trickle`, `by_hand`, `udp`, `tcp`, `choice` and `hole` (the
 //! pipe) wait.
 
 mod agree;
 mod ask;
 mod assisted;
+mod bases;
 mod by_hand;
 mod channel;
+mod choice;
 mod gather;
 mod hole;
 mod message;

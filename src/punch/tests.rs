@@ -3,7 +3,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use tokio::net::UdpSocket;
 
-use super::gather::UdpBase;
+use super::bases::UdpBase;
 use super::message::{CANDIDATES, CandidateKind, Message};
 use super::*;
 use crate::net::{Family, Interface};

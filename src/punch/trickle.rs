@@ -8,7 +8,8 @@ use tokio::time::sleep;
 
 use super::Channel;
 use super::agree::Agreed;
-use super::gather::{Base, Found, Gathering};
+use super::bases::Base;
+use super::gather::{Found, Gathering};
 use super::message::{CANDIDATES, Candidate, Message};
 
 /// When nothing has come through for so long, fresh sockets are tried as well.

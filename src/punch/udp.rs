@@ -11,7 +11,8 @@ use tokio::net::UdpSocket;
 use tokio::time::sleep_until;
 
 use super::agree::Agreed;
-use super::gather::{Base, Gathered, UdpBase, udp_socket};
+use super::bases::{Base, UdpBase, udp_socket};
+use super::gather::Gathered;
 use super::hole::{OFTEN, UdpHole};
 use super::message::Candidate;
 use super::plan::Plan;
