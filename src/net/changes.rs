@@ -9,7 +9,7 @@ use super::{Family, Interface};
 /// Changes come in crowds: a card that comes up is a link, addresses and routes.
 const CROWD: Duration = Duration::from_millis(50);
 
-/// Who was not let run for twice this long has slept: mappings of NATs and the patience of others are of that order.
+/// Who was not let run for more than this, and at most twice as long, has slept: mappings of NATs and the patience of others are of that order.
 const SLEEP: Duration = Duration::from_secs(5);
 
 /// What has changed.
@@ -21,10 +21,19 @@ pub(crate) enum Change {
     Awake,
 }
 
+/// Never, where the system does not tell.
+async fn awake(sleep: &mut Option<sys::SleepBell>) -> io::Result<()> {
+    match sleep {
+        Some(sleep) => sleep.rung().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Tells when this machine's network has become another one, or may have.
 pub(crate) struct Changes {
     bell: sys::ChangeBell,
-    sleep: sys::SleepBell,
+    /// Where the system has one.
+    sleep: Option<sys::SleepBell>,
     before: Snapshot,
     /// The bell has rung, and nothing was looked at since.
     rung: bool,
@@ -38,7 +47,10 @@ impl Changes {
     pub(crate) fn watch() -> io::Result<Self> {
         // The bell first: what changes between the two rings it.
         let bell = sys::ChangeBell::hang()?;
-        Ok(Self { bell, sleep: sys::SleepBell::hang(SLEEP)?, before: Snapshot::take(), rung: false })
+        let sleep = sys::SleepBell::hang(SLEEP)
+            .inspect_err(|error| tracing::debug!(%error, "the end of a sleep is not noticed"))
+            .ok();
+        Ok(Self { bell, sleep, before: Snapshot::take(), rung: false })
     }
 
     /// The next change. Cancel safe.
@@ -60,7 +72,7 @@ impl Changes {
                         return Ok(Change::Network);
                     }
                 }
-                slept = self.sleep.rung() => {
+                slept = awake(&mut self.sleep) => {
                     slept?;
                     self.before = Snapshot::take();
                     return Ok(Change::Awake);

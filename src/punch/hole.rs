@@ -15,6 +15,7 @@ use tokio::net::UdpSocket;
 use tokio::time::{Sleep, sleep};
 
 use super::assisted::{Assisted, Opening};
+use super::udp::FIRST_RTO;
 use super::{Hole, Punched};
 use crate::net::socket::send_now;
 use crate::pipe::transport::{Kind, Reader, Received, Transport};
@@ -23,6 +24,9 @@ use crate::stun::is_stun;
 
 /// How far apart checks are where it is not known how long bindings live.
 pub(super) const OFTEN: Duration = Duration::from_secs(3);
+
+/// Longer lives are taken for this: a peer that is gone is to be noticed.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// Where it is known, so many checks go out in that time: one may be lost.
 const CHECKS_A_LIFETIME: u32 = 2;
@@ -117,7 +121,7 @@ impl UdpHole {
 
     /// An idle binding on our side lives so long: checks need not be more often than keeps it.
     pub(super) fn binds_for(&mut self, lifetime: Duration) {
-        let apart = lifetime / CHECKS_A_LIFETIME;
+        let apart = lifetime.min(LONGEST) / CHECKS_A_LIFETIME;
         if apart > OFTEN {
             self.ice().keeps = Some((Instant::now() + SETTLED, apart));
         }
@@ -137,6 +141,8 @@ impl UdpHole {
         /// Timers that have come already: more wait for the next turn.
         const TURN: usize = 16;
         if let Some((_, apart)) = ice.keeps.take_if(|(from, _)| *from <= Instant::now()) {
+            // A check that is not answered is sent again sooner, nine times at most, each after twice the time.
+            ice.agent.set_initial_stun_rto((apart / 256).max(FIRST_RTO));
             ice.agent.set_max_stun_rto(apart);
         }
         for _ in 0..TURN {

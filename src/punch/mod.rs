@@ -292,8 +292,9 @@ impl Puncher {
     }
 
     /// How long an idle UDP binding lives in the NATs on our side, as [`Prober::lifetime`](crate::nat::Prober::lifetime) measures: a UDP
-    /// hole is then kept by two checks in that time and no more. Without it, and where it is under six seconds, a check goes out
-    /// every three seconds, and the peer is given up after 24 s of silence; with it after eight checks.
+    /// hole is then kept by two checks in that time. Without it, and where it is under six seconds, a check goes out
+    /// every three seconds, and the peer is given up after 24 s of silence; with it after eight checks. More than ten minutes are taken
+    /// for ten.
     pub fn binding_lifetime(mut self, lifetime: Duration) -> Self {
         self.binding_lifetime = Some(lifetime);
         self

@@ -81,7 +81,8 @@ impl Places {
 
     /// One more of the peer's.
     fn to(&mut self, candidate: &Candidate, making: &mut Nursery<Made>, effort: &Effort) {
-        if candidate.may_be_called() {
+        // However often, and as whatever, the peer names it.
+        if candidate.may_be_called() && !self.theirs.contains(&candidate.addr) {
             self.locals.iter().for_each(|local| self.begin(local, candidate.addr, making, effort));
             self.theirs.push(candidate.addr);
         }

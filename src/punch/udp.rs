@@ -29,7 +29,7 @@ const ROOM: usize = 2048;
 
 /// Between the first checks of a pair: a NAT may let in only what comes after its own host's packet, and each end's
 /// first one may come too early (RFC 8445 leaves the timer to the implementation).
-const FIRST_RTO: Duration = Duration::from_millis(50);
+pub(super) const FIRST_RTO: Duration = Duration::from_millis(50);
 
 /// Between checks of different pairs, which are few here (RFC 8445 section 14.2 allows 5 ms and more).
 const PACE: Duration = Duration::from_millis(5);
@@ -283,6 +283,9 @@ impl Dig<'_> {
             Late::Ours(Base::Tcp(_)) => {}
             Late::Theirs(candidates) => {
                 for candidate in candidates.into_iter().filter(|candidate| candidate.proto == Proto::Udp) {
+                    if self.theirs.contains(&candidate.addr) {
+                        continue;
+                    }
                     self.bases.iter().for_each(|base| self.open(base, candidate.addr));
                     self.theirs.push(candidate.addr);
                     add_theirs(&mut self.agent, candidate.addr);

@@ -159,6 +159,9 @@ impl Changed {
     }
 }
 
+/// While so many strategies are being tried none is added for addresses that the peer tells: each is a socket.
+const AT_ONCE: usize = 128;
+
 /// What a strategy has come to.
 type Found = Result<(Carrier, PathInfo), String>;
 
@@ -308,7 +311,7 @@ impl Race {
                     }
                     None => open = false,
                 },
-                () = self.elsewhere.bell.notified(), if !met || open || waiting > 0 => {
+                () = self.elsewhere.bell.notified(), if (!met || open || waiting > 0) && waiting < AT_ONCE => {
                     let fresh: Vec<_> = self.elsewhere.addresses().into_iter().filter(|a| !tried.contains(a)).collect();
                     waiting += self.begin_direct(node, id, &fresh, &mut running);
                     tried.extend(fresh);

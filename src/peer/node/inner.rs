@@ -33,6 +33,9 @@ const RESOLVE: Duration = Duration::from_secs(5);
 /// Sessions of others at one time.
 const SESSIONS: usize = 1024;
 
+/// Of these, one peer's.
+const OF_A_PEER: usize = 64;
+
 /// A channel that a peer has opened.
 pub(super) struct Opened {
     pub(super) keep: Arc<Keep>,
@@ -220,7 +223,7 @@ impl Inner {
         state.meetings.push(meeting.clone());
         drop(state);
         if self.entered.try_send(meeting).is_err() {
-            tracing::debug!("the node is closed: nobody is heard at this place");
+            tracing::debug!("the node is closed, or has too many places: nobody is heard at this one");
         }
     }
 
@@ -345,9 +348,17 @@ impl Inner {
         if let Some(keep) = state.answered.get(&key) {
             return Some(keep.clone());
         }
-        if state.answered.len() >= SESSIONS {
-            tracing::warn!(%peer, "too many sessions: a peer was turned away");
-            return None;
+        let of_peer = state.answered.keys().filter(|(of, _)| *of == peer).count();
+        if state.answered.len() >= SESSIONS || of_peer >= OF_A_PEER {
+            // The one that nobody has come back to for longest makes room: of the same peer, where that has its share.
+            let fits = |of: &PeerId| of_peer < OF_A_PEER || *of == peer;
+            let left = state.answered.iter().filter(|((of, _), _)| fits(of));
+            let left = left.filter_map(|(key, keep)| Some((keep.0.orphaned()?, *key))).min_by_key(|(since, _)| *since);
+            let Some(left) = left.and_then(|(_, key)| state.answered.remove(&key)) else {
+                tracing::warn!(%peer, "too many sessions: a peer was turned away");
+                return None;
+            };
+            left.0.give_up();
         }
         if !self.uses_up(greeting) {
             tracing::info!(%peer, "a peer without a good one-time ticket was turned away");

@@ -12,6 +12,7 @@ use super::inner::{Inner, tcp_path};
 use super::meeting::Meeting;
 use super::ports::Ports;
 use super::secure::call_stream;
+use crate::base::bucket::Bucket;
 use crate::base::task::Nursery;
 use crate::key::{PeerId, Ticket, TicketAddress};
 use crate::peer::PathInfo;
@@ -21,6 +22,10 @@ use crate::rendezvous::{Signal, SignalError};
 
 /// Addresses that are taken of a peer beside those of its ticket.
 const ADDRESSES: usize = 16;
+
+/// And how many of them in a time, where they change.
+const MOST: u64 = 64;
+const IN: Duration = Duration::from_secs(600);
 
 /// How long gateways are waited for with something to tell: UPnP takes some seconds.
 const GATEWAYS: Duration = Duration::from_secs(20);
@@ -37,18 +42,24 @@ pub(super) struct Elsewhere {
     /// Of its ticket.
     known: Vec<TicketAddress>,
     addresses: Mutex<Vec<TicketAddress>>,
+    /// How many more may come: each is knocked at.
+    more: Mutex<Bucket>,
     /// Rung when there are more.
     pub(super) bell: Notify,
 }
 
 impl Elsewhere {
     pub(super) fn than(ticket: &Ticket) -> Self {
-        Self { known: ticket.addresses().to_vec(), addresses: Mutex::default(), bell: Notify::new() }
+        let more = Mutex::new(Bucket::per(MOST, IN, std::time::Instant::now()));
+        Self { known: ticket.addresses().to_vec(), addresses: Mutex::default(), more, bell: Notify::new() }
     }
 
     /// It is here now, and not where it was.
     pub(super) fn replace(&self, told: Vec<TicketAddress>) {
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let mut known = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that it still has cost nothing.
+        known.retain(|address| told.contains(address));
+        drop(known);
         self.add(told);
     }
 
@@ -58,10 +69,11 @@ impl Elsewhere {
 
     fn add(&self, told: Vec<TicketAddress>) {
         let mut known = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = known.len();
+        let mut more = self.more.lock().unwrap_or_else(PoisonError::into_inner);
+        let (before, now) = (known.len(), std::time::Instant::now());
         for address in told {
             let is_known = known.contains(&address) || self.known.contains(&address);
-            if !is_known && may_knock(address.addr) && known.len() < ADDRESSES {
+            if !is_known && may_knock(address.addr) && known.len() < ADDRESSES && more.take(1, now) {
                 known.push(address);
             }
         }

@@ -19,6 +19,7 @@ use super::outlet::{AT_ONCE, Outlet};
 use super::path::{PathId, SessionId};
 use super::record::{HEADER, Record};
 use super::state::{Event, Multipath, Role, State};
+use crate::base::bucket::Bucket;
 use crate::base::task::{self, Nursery};
 use crate::key::PeerId;
 use crate::peer::{PathInfo, PathKind};
@@ -32,8 +33,12 @@ const PATHS: usize = 3;
 /// How long a session that the peer has not greeted is kept without any path.
 const UNGREETED: Duration = Duration::from_secs(30);
 
-/// Between two words of the peer that it is elsewhere now; one that comes sooner is not heeded.
-const MOVES: Duration = Duration::from_millis(200);
+/// Words of the peer that it is elsewhere which are heeded at once in this time; later ones wait, and become one.
+const MOVES: u64 = 6;
+const MOVES_IN: Duration = Duration::from_secs(60);
+
+/// How long a session may be kept without any path, at most.
+const PATIENCE: Duration = Duration::from_secs(24 * 3600);
 
 /// Paths that end before the peer has greeted on any: it is its answer to us.
 const REFUSALS: u32 = 2;
@@ -107,8 +112,11 @@ pub(super) struct Inner {
     closing: Option<Instant>,
     /// How long it lives without any path, once the peer has greeted.
     patience: Duration,
-    /// The number of the last word that the peer is elsewhere, and when it came.
-    last_move: Option<(u64, Instant)>,
+    /// The number of the last word that the peer is elsewhere.
+    last_move: Option<u64>,
+    moves: Bucket,
+    /// One that waits: whether the peer has left the paths, and when it is heeded.
+    next_move: Option<(bool, Instant)>,
     refusals: u32,
     ended: Option<Ended>,
 }
@@ -155,8 +163,10 @@ impl Shared {
             acceptors: Vec::new(),
             orphaned: Some(now),
             closing: None,
-            patience,
+            patience: patience.min(PATIENCE),
             last_move: None,
+            moves: Bucket::per(MOVES, MOVES_IN, now),
+            next_move: None,
             refusals: 0,
             ended: None,
         };
@@ -327,30 +337,52 @@ impl Shared {
     }
 
     /// The peer says, by another way than a path, that its network is another one; with `left` it is on none of the paths any
-    /// more. False for an older word, or one too soon, of which
-    /// nothing is made: it may have been played again.
+    /// more. False for an older word, of which nothing is made: it may have been played again.
     pub(crate) fn handle_moved(&self, number: u64, left: bool) -> bool {
-        let heeded = self.with(|inner| {
-            let now = Instant::now();
-            if inner.last_move.is_some_and(|(last, at)| number <= last || now < at + MOVES) {
+        {
+            let mut inner = self.lock();
+            if inner.last_move.is_some_and(|last| number <= last) {
                 return false;
             }
-            inner.last_move = Some((number, now));
-            if left {
-                inner.state.handle_left(now)
-            } else {
-                inner.state.handle_change(now)
-            }
-            true
-        });
-        if heeded {
-            tracing::debug!(left, "the peer is elsewhere now");
-            self.bell.notify_one();
+            inner.last_move = Some(number);
+            let now = Instant::now();
+            let due = inner.next_move.map_or_else(|| inner.moves.when(1, now), |(_, due)| due);
+            inner.next_move = Some((left, due));
         }
-        if heeded && self.good_path().is_none() {
+        self.heed_move();
+        self.bell.notify_one();
+        true
+    }
+
+    /// Makes of the peer's last word what there is to make, if it is time.
+    fn heed_move(&self) {
+        let heeded = self.with(|inner| {
+            let now = Instant::now();
+            let (left, _) = inner.next_move.take_if(|(_, due)| *due <= now)?;
+            inner.moves.take(1, now);
+            if left {
+                inner.state.handle_left(now);
+            } else {
+                inner.state.handle_change(now);
+            }
+            Some(left)
+        });
+        let Some(left) = heeded else { return };
+        tracing::debug!(left, "the peer is elsewhere now");
+        if self.good_path().is_none() {
             self.moved.send_modify(|moved| *moved += 1);
         }
-        heeded
+    }
+
+    /// Since when there is no path, if there is none.
+    pub(crate) fn orphaned(&self) -> Option<Instant> {
+        let inner = self.lock();
+        inner.orphaned.filter(|_| inner.lines.is_empty())
+    }
+
+    /// Others need its place.
+    pub(crate) fn give_up(&self) {
+        self.end(Ended::Lost);
     }
 
     /// The path in use, and each change.
@@ -460,6 +492,7 @@ impl Shared {
         let path = outlet.as_ref().map(|(path, ..)| *path);
         let written = self.with_but(path, |inner| inner.poll_write(id, cx, data));
         if let Some((path, outlet, bell)) = outlet
+            && !matches!(written, Poll::Ready(Err(_)))
             && !outlet.try_drain(self, path)
         {
             bell.notify_one();
@@ -557,7 +590,8 @@ impl Shared {
             if now >= since + limit {
                 return Err(if inner.closing.is_some() { Ended::Closed } else { Ended::Lost });
             }
-            return Ok(since + limit);
+            let moves = inner.next_move.map(|(_, due)| due);
+            return Ok(moves.map_or(since + limit, |due| due.min(since + limit)));
         }
         if inner.state.is_greeted() {
             inner.orphaned = None;
@@ -566,8 +600,8 @@ impl Shared {
         if closing.is_some_and(|due| now >= due) {
             return Err(Ended::Closed);
         }
-        let timer = inner.state.poll_timeout();
-        Ok([timer, closing].into_iter().flatten().min().unwrap_or(now + UNGREETED))
+        let (timer, moves) = (inner.state.poll_timeout(), inner.next_move.map(|(_, due)| due));
+        Ok([timer, closing, moves].into_iter().flatten().min().unwrap_or(now + UNGREETED))
     }
 }
 
@@ -633,7 +667,10 @@ async fn run(shared: Arc<Shared>, mut new_paths: mpsc::Receiver<(PathId, Carrier
             Some((id, carrier)) = new_paths.recv() => paths.begin(carry(shared.clone(), id, carrier)),
             _ = paths.next(), if !paths.is_empty() => {}
             () = shared.bell.notified() => {}
-            () = sleep_until(due.into()) => shared.with(|inner| inner.state.handle_timeout(Instant::now())),
+            () = sleep_until(due.into()) => {
+                shared.with(|inner| inner.state.handle_timeout(Instant::now()));
+                shared.heed_move();
+            }
         }
     };
     shared.end(why);

@@ -3,10 +3,11 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Buf;
+use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncWrite, WriteHalf};
 
 use super::batch::Batch;
@@ -21,7 +22,14 @@ pub(super) const AT_ONCE: usize = 16 << 10;
 /// Parts that go out by one call.
 const SLICES: usize = 16;
 
-pub(super) struct Outlet(Mutex<Writing>);
+/// Batches that one who has much to say writes at once; then it is the task's turn.
+const TURN: usize = 4;
+
+pub(super) struct Outlet {
+    writing: Mutex<Writing>,
+    /// The path's task, while it waits for another writer.
+    next: AtomicWaker,
+}
 
 struct Writing {
     write: WriteHalf<Box<dyn Stream>>,
@@ -33,18 +41,32 @@ struct Writing {
 
 impl Outlet {
     pub(super) fn new(write: WriteHalf<Box<dyn Stream>>) -> Self {
-        Self(Mutex::new(Writing { write, records: Vec::new(), batch: Batch::default(), blocked: false }))
+        let writing = Writing { write, records: Vec::new(), batch: Batch::default(), blocked: false };
+        Self { writing: Mutex::new(writing), next: AtomicWaker::new() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Writing> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// For the path's task, which must not hold up its thread.
+    fn poll_lock(&self, cx: &Context<'_>) -> Poll<MutexGuard<'_, Writing>> {
+        if let Some(writing) = self.try_lock() {
+            return Poll::Ready(writing);
+        }
+        self.next.register(cx.waker());
+        self.try_lock().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn try_lock(&self) -> Option<MutexGuard<'_, Writing>> {
+        match self.writing.try_lock() {
+            Ok(writing) => Some(writing),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Writes what there is to say, until there is nothing more; with `anyway` an acknowledgement alone too. Cancel safe.
     pub(super) async fn drain(&self, shared: &Shared, id: PathId, mut anyway: bool) -> io::Result<()> {
         poll_fn(|cx| {
-            let mut writing = self.lock();
-            let drained = writing.poll_drain(shared, id, &mut anyway, cx);
+            let mut writing = ready!(self.poll_lock(cx));
+            let drained = writing.poll_drain(shared, id, &mut anyway, usize::MAX, cx);
             writing.blocked = drained.is_pending();
             drained
         })
@@ -53,36 +75,41 @@ impl Outlet {
 
     /// Writes what there is to say as far as the path takes it. False when the path's task has to be woken for the rest.
     pub(super) fn try_drain(&self, shared: &Shared, id: PathId) -> bool {
-        let Ok(mut writing) = self.0.try_lock() else { return false };
+        let Some(mut writing) = self.try_lock() else { return false };
         if writing.blocked {
             return true;
         }
-        match writing.poll_drain(shared, id, &mut false, &mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => true,
-            // The path's task comes to the same error.
-            Poll::Ready(Err(_)) => false,
-            Poll::Pending => {
-                writing.blocked = true;
-                false
-            }
-        }
+        let drained = writing.poll_drain(shared, id, &mut false, TURN, &mut Context::from_waker(Waker::noop()));
+        writing.blocked = drained.is_pending();
+        drop(writing);
+        self.next.wake();
+        // The path's task comes to the same error.
+        matches!(drained, Poll::Ready(Ok(())))
     }
 
     /// Nothing more is said.
     pub(super) async fn shut_down(&self) -> io::Result<()> {
-        poll_fn(|cx| Pin::new(&mut self.lock().write).poll_shutdown(cx)).await
+        poll_fn(|cx| {
+            let mut writing = ready!(self.poll_lock(cx));
+            // Nobody else writes any more.
+            writing.blocked = true;
+            Pin::new(&mut writing.write).poll_shutdown(cx)
+        })
+        .await
     }
 }
 
 impl Writing {
+    /// Pending as well after so many batches.
     fn poll_drain(
         &mut self,
         shared: &Shared,
         id: PathId,
         anyway: &mut bool,
+        batches: usize,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        loop {
+        for _ in 0..batches {
             while self.batch.has_remaining() {
                 let mut slices = [IoSlice::new(&[]); SLICES];
                 let count = self.batch.chunks_vectored(&mut slices);
@@ -98,5 +125,6 @@ impl Writing {
             self.records.drain(..).for_each(|record| self.batch.push(record));
             self.batch.close();
         }
+        Poll::Pending
     }
 }

@@ -14,6 +14,9 @@ pub(crate) const HEADER: usize = 8;
 /// channel waits no longer than one of these takes.
 pub(crate) const MAX_PAYLOAD: usize = 1 << 16;
 
+/// Payloads shorter than this are copied: one that waits for its turn, or for its reader, would keep all that was received with it.
+const COPIED: usize = 4 << 10;
+
 /// What a record says. Those from [`Open`](Kind::Open) to [`Close`](Kind::Close) are numbered and survive the loss of a path;
 /// the others concern the path that they came on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +130,13 @@ pub(crate) fn next_record(received: &mut BytesMut) -> Result<Option<Record>, Pro
         return Ok(None);
     }
     received.advance(HEADER);
-    let payload = received.split_to(len).freeze();
+    let payload = if len < COPIED {
+        let copy = Bytes::copy_from_slice(&received[..len]);
+        received.advance(len);
+        copy
+    } else {
+        received.split_to(len).freeze()
+    };
     Ok(Some(Record { kind, channel, payload }))
 }
 

@@ -399,7 +399,9 @@ impl State {
         }
         let one_of_several = || self.spreads() && path.is_usable() && !path.awaiting && path.standing < RELAYED;
         let carries = self.active == Some(id) || one_of_several();
-        (carries && !(self.is_measured() && path.flow.is_full())).then_some(Turn::Next)
+        // What went before the other end was asked to tell what comes is yet to be told of.
+        let is_full = self.is_measured() && path.wants_telling && path.flow.is_full();
+        (carries && !is_full).then_some(Turn::Next)
     }
 
     /// True when a path is given only what it takes without a queue: another one takes the rest.

@@ -586,3 +586,21 @@ fn who_was_not_let_run_does_not_blame_the_path() {
     assert_eq!(world.ends.each_ref().map(State::active), [Some(PathId(1)); 2]);
     assert!(!world.ends[CALLER].is_doubted(PathId(1)));
 }
+
+#[test]
+fn what_went_before_the_greeting_does_not_fill_the_one_path_for_ever() {
+    let mut world = World::new(15);
+    world.ends = world.ends.map(|end| end.with_multipath(Multipath::Throughput));
+    world.connect(1, Duration::from_millis(20));
+    let id = world.ends[CALLER].open(ChannelKind::Stream).unwrap();
+    let (mut sent, mut got) = (world.ends[CALLER].write(id, &pattern(0, 200_000)), 0);
+    for _ in 0..2000 {
+        world.run(1);
+        sent += world.ends[CALLER].write(id, &pattern(sent, 10_000));
+        while let Some(data) = world.ends[ANSWERER].read(id) {
+            assert!(data == pattern(got, data.len()), "other bytes at {got}");
+            got += data.len();
+        }
+    }
+    assert!(got > 10_000_000, "{got} of {sent}");
+}

@@ -23,7 +23,7 @@ impl Twins {
     pub(crate) fn is_new(&mut self, number: u64) -> bool {
         if number >= self.next {
             // Those between were not seen, and what stood in their places is too old now.
-            let passed = (number - self.next + 1).min(WINDOW);
+            let passed = (number - self.next).saturating_add(1).min(WINDOW);
             for back in 0..passed {
                 self.mark(number - back, false);
             }
@@ -59,6 +59,7 @@ mod tests {
     fn the_highest_number_of_all_is_taken_too() {
         let mut twins = Twins::default();
         assert!(twins.is_new(u64::MAX - 1) && !twins.is_new(0) && twins.is_new(u64::MAX - 2));
+        assert!(Twins::default().is_new(u64::MAX));
     }
 
     #[test]
