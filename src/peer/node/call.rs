@@ -1,8 +1,7 @@
 //! Waits: reaching a peer: all strategies race, the first path is used, better ones follow.
 
 use std::fmt;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -10,25 +9,21 @@ use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use super::answer::{punched_path, relay_path};
-use super::doors::{endpoint_at, interfaces, knock};
-use super::inner::{Inner, tcp_path};
+use super::doors::interfaces;
+use super::inner::Inner;
 use super::meeting::{Meet, Meeting};
 use super::news::{self, Back, Elsewhere};
 use super::relayed;
-use super::secure::{Begun, begin_stream, call_quic, call_stream};
+use super::secure::begin_stream;
+use super::strategies::{Found, Strategy, direct, punch, relay, said};
 use crate::base::task::{self, Nursery};
-use crate::key::{PeerId, ServerUrl, Ticket, TicketAddress};
+use crate::key::{PeerId, Ticket, TicketAddress};
 use crate::nat::Proto;
-use crate::net::{Interface, Local};
+use crate::net::Interface;
 use crate::peer::greeting::{Greeting, Topic};
-use crate::peer::session::{Carrier, Keep, Role, SessionId, Shared};
-use crate::peer::{Event, Multipath, PathInfo, PathKind, StrategyState, quic};
-use crate::punch::Hole;
-use crate::rendezvous::{RelayStream, Signal};
-
-/// Punching TCP begins this much after UDP, so that both do not take the same ports of a NAT that counts.
-const TCP_LATER: Duration = Duration::from_millis(100);
+use crate::peer::session::{Keep, Role, SessionId, Shared};
+use crate::peer::{Event, Multipath, PathInfo, PathKind, StrategyState};
+use crate::rendezvous::Signal;
 
 /// After a race that found only a relay, and after one that found nothing.
 const UPGRADE: Duration = Duration::from_secs(60);
@@ -161,9 +156,6 @@ impl Changed {
 
 /// While so many strategies are being tried none is added for addresses that the peer tells: each is a socket.
 const AT_ONCE: usize = 128;
-
-/// What a strategy has come to.
-type Found = Result<(Carrier, PathInfo), String>;
 
 impl Race {
     async fn keep_up(self, first: oneshot::Sender<Failures>) {
@@ -535,12 +527,6 @@ impl Race {
     }
 }
 
-pub(super) type Strategy = std::pin::Pin<Box<dyn Future<Output = Found> + Send>>;
-
-fn said(error: impl fmt::Display) -> String {
-    error.to_string()
-}
-
 /// All addresses of the interface that a path leaves by.
 fn near(path: &PathInfo) -> Vec<IpAddr> {
     let Some(local) = path.local.map(|local| local.ip().to_canonical()) else { return Vec::new() };
@@ -568,81 +554,4 @@ async fn ask(node: &Inner, place: &Meet, peer: PeerId, choice: bool, again: bool
         live.map_err(|_| format!("the peer did not answer in {STRATEGY:?}"))?.map_err(said)?;
     }
     Ok((meeting, signal))
-}
-
-/// Straight to an address.
-pub(super) fn direct(
-    node: &Arc<Inner>,
-    peer: PeerId,
-    from: Local,
-    to: SocketAddr,
-    proto: Proto,
-    greeting: &Greeting,
-) -> Strategy {
-    let (node, greeting) = (node.clone(), greeting.clone());
-    Box::pin(async move {
-        match proto {
-            Proto::Tcp => direct_tcp(&node, peer, &from, to, &greeting).await.map_err(said),
-            Proto::Udp => direct_quic(&node, peer, &from, to, &greeting).await.map_err(said),
-        }
-    })
-}
-
-async fn direct_tcp(
-    node: &Inner,
-    peer: PeerId,
-    from: &Local,
-    to: SocketAddr,
-    greeting: &Greeting,
-) -> io::Result<(Carrier, PathInfo)> {
-    let stream = knock(from, to).await?;
-    let info = tcp_path(PathKind::Direct, &stream);
-    Ok((call_stream(&node.me, peer, stream, greeting).await?, info))
-}
-
-async fn direct_quic(
-    node: &Inner,
-    peer: PeerId,
-    from: &Local,
-    to: SocketAddr,
-    greeting: &Greeting,
-) -> io::Result<(Carrier, PathInfo)> {
-    let endpoint = endpoint_at(from)?;
-    let local = endpoint.local_addr().ok();
-    let carrier = call_quic(&node.me, peer, endpoint, to, greeting).await?;
-    Ok((carrier, PathInfo { kind: PathKind::Direct, proto: Proto::Udp, local, remote: Some(to), rtt: None }))
-}
-
-async fn relay(begun: Begun<RelayStream>, failed: oneshot::Receiver<String>, greeting: &Greeting) -> Found {
-    // The conversation tells earlier than a stream could that the peer is not there.
-    tokio::select! {
-        carrier = begun.finish(greeting) => Ok((carrier.map_err(said)?, relay_path())),
-        Ok(why) = failed => Err(why),
-    }
-}
-
-async fn punch(
-    node: &Inner,
-    servers: &[ServerUrl],
-    peer: PeerId,
-    mut signal: Signal,
-    proto: Proto,
-    greeting: &Greeting,
-) -> Found {
-    let tcp = proto == Proto::Tcp;
-    if tcp {
-        sleep(TCP_LATER).await;
-    }
-    signal.send(Topic::Punch { session: greeting.session, tcp }.to_bytes()).await.map_err(said)?;
-    let puncher = node.puncher(servers).await;
-    let punched = puncher.punch(proto, &mut signal).await.map_err(said)?;
-    let info = punched_path(proto, punched.local, punched.peer);
-    let carrier = match punched.hole {
-        Hole::Udp(hole) => {
-            let (endpoint, to) = quic::through(*hole, None).map_err(said)?;
-            call_quic(&node.me, peer, endpoint, to, greeting).await
-        }
-        Hole::Tcp { stream } => call_stream(&node.me, peer, stream, greeting).await,
-    };
-    Ok((carrier.map_err(said)?, info))
 }

@@ -1,8 +1,8 @@
 //! A node: one identity, the places where it is met, and all its connections.
 //!
 //! `meeting` is a place where others are met, `near` this network, `secure` makes paths that are encrypted and proved, `doors` is
-//! where others knock, `ports` has gateways open them, `relayed` meets at TURN servers, `call` reaches a peer by a ticket, `answer`
-//! is reached, `news` is what both tell each other meanwhile; `handle` is what a program holds, and `hole` makes one out of a hole alone.
+//! where others knock, `ports` has gateways open them, `relayed` meets at TURN servers, `call` races to a peer by a ticket, by
+//! `strategies`, `answer` is reached, `news` is what both tell each other meanwhile; `handle` is what a program holds, and `hole` makes one out of a hole alone.
 
 mod answer;
 mod builder;
@@ -18,6 +18,7 @@ mod news;
 mod ports;
 mod relayed;
 mod secure;
+mod strategies;
 
 pub use builder::{Builder, NodeError};
 pub use call::{ConnectError, Failures};

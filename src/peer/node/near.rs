@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::call::{Strategy, direct};
 use super::inner::Inner;
+use super::strategies::{Strategy, direct};
 use crate::key::Ticket;
 use crate::nat::Proto;
 use crate::net::{Family, Local};

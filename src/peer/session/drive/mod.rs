@@ -1,28 +1,30 @@
-//! Waits: a session at work: bytes between its state and its paths.
+//! Waits: a session at work: its state behind one lock, and the paths that it has. `task` runs it, `ends` are its channels.
+
+mod ends;
+mod task;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::{sleep, sleep_until, timeout};
 
 use super::ProtocolError;
-use super::carry::{Carrier, carry};
-use super::channels::ChannelKind;
-use super::outlet::{AT_ONCE, Outlet};
+use super::carry::Carrier;
+use super::outlet::Outlet;
 use super::path::{PathId, SessionId};
-use super::record::{HEADER, Record};
+use super::record::Record;
 use super::state::{Event, Multipath, Role, State};
 use crate::base::bucket::Bucket;
-use crate::base::task::{self, Nursery};
+use crate::base::task as tasks;
 use crate::key::PeerId;
 use crate::peer::{PathInfo, PathKind};
+use task::run;
+pub(super) use task::something_to_say;
 
 /// Paths that wait to be taken up by the session's task.
 const NEW_PATHS: usize = 8;
@@ -181,7 +183,7 @@ impl Shared {
             moved: watch::Sender::new(0),
             ended: watch::Sender::new(None),
         });
-        task::drive(runtime, run(shared.clone(), to_take));
+        tasks::drive(runtime, run(shared.clone(), to_take));
         Arc::new(Keep(shared))
     }
 
@@ -452,86 +454,6 @@ impl Shared {
         self.end(Ended::Protocol);
     }
 
-    // ---- channels
-
-    /// A new channel; `None` when there are too many or the session is over.
-    pub(crate) fn open(&self, kind: ChannelKind) -> Option<u32> {
-        self.with(|inner| if inner.ended.is_some() { None } else { inner.state.open(kind) })
-    }
-
-    /// The next channel that the other end opens; an error when the session is over.
-    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<(u32, ChannelKind), Ended>> {
-        self.with(|inner| match (inner.state.accept(), inner.ended) {
-            (Some(opened), _) => Poll::Ready(Ok(opened)),
-            (None, Some(ended)) => Poll::Ready(Err(ended)),
-            (None, None) => {
-                inner.acceptors.push(cx.waker().clone());
-                Poll::Pending
-            }
-        })
-    }
-
-    pub(super) fn poll_read(&self, id: u32, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
-        self.with(|inner| {
-            if let Some(data) = inner.state.read(id) {
-                return Poll::Ready(Ok(Some(data)));
-            }
-            if inner.state.channel(id).is_none_or(|channel| channel.is_at_end()) {
-                return Poll::Ready(Ok(None));
-            }
-            if let Some(ended) = inner.ended {
-                return Poll::Ready(Err(ended.into()));
-            }
-            inner.readers.insert(id, cx.waker().clone());
-            Poll::Pending
-        })
-    }
-
-    pub(super) fn poll_write(&self, id: u32, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        let outlet = if data.len() < AT_ONCE { None } else { self.outlet() };
-        let path = outlet.as_ref().map(|(path, ..)| *path);
-        let written = self.with_but(path, |inner| inner.poll_write(id, cx, data));
-        if let Some((path, outlet, bell)) = outlet
-            && !matches!(written, Poll::Ready(Err(_)))
-            && !outlet.try_drain(self, path)
-        {
-            bell.notify_one();
-        }
-        written
-    }
-
-    /// Where what goes on the path in use can be written at once, and the bell of that path.
-    fn outlet(&self) -> Option<(PathId, Arc<Outlet>, Arc<Notify>)> {
-        let inner = self.lock();
-        let path = inner.state.active()?;
-        let line = inner.lines.get(&path)?;
-        Some((path, line.outlet.clone()?, line.bell.clone()))
-    }
-
-    /// A datagram goes its own way where the path has one, else between the records; what does not fit now is dropped.
-    pub(super) fn send_datagram(&self, id: u32, data: &[u8]) -> io::Result<()> {
-        self.with(|inner| {
-            if let Some(ended) = inner.ended {
-                return Err(ended.into());
-            }
-            let (record, ways) = inner.state.datagram(id, data);
-            ways.into_iter().for_each(|way| inner.send_by(way, &record));
-            Ok(())
-        })
-    }
-
-    pub(super) fn finish(&self, id: u32) {
-        self.with(|inner| inner.state.finish(id));
-    }
-
-    pub(super) fn release(&self, id: u32) {
-        self.with(|inner| {
-            inner.readers.remove(&id);
-            inner.writers.remove(&id);
-            inner.state.release(id);
-        });
-    }
-
     // ---- end
 
     /// True when it is over, or will be when everything is said: no other path is wanted.
@@ -550,59 +472,6 @@ impl Shared {
         });
         self.bell.notify_one();
     }
-
-    fn end(&self, why: Ended) {
-        let woken = self.with(|inner| {
-            if inner.ended.is_none() {
-                inner.ended = Some(why);
-            }
-            let mut woken: Vec<Waker> = inner.readers.drain().map(|(_, waker)| waker).collect();
-            woken.extend(inner.writers.drain().map(|(_, waker)| waker));
-            woken.append(&mut inner.acceptors);
-            woken
-        });
-        woken.into_iter().for_each(Waker::wake);
-        self.ended.send_if_modified(|ended| ended.is_none().then(|| *ended = Some(why)).is_some());
-        self.bell.notify_one();
-    }
-
-    /// What the session's task has to do at which time; `None` when it is over, with the reason.
-    fn next(&self) -> Result<Instant, Ended> {
-        let mut inner = self.lock();
-        if let Some(ended) = inner.ended {
-            return Err(ended);
-        }
-        let now = Instant::now();
-        if inner.state.is_over() {
-            return Err(Ended::Closed);
-        }
-        if inner.lines.is_empty() {
-            if inner.refusals >= REFUSALS {
-                return Err(Ended::Refused);
-            }
-            let since = *inner.orphaned.get_or_insert(now);
-            // Nobody comes back to say goodbye.
-            let limit = match inner.closing {
-                Some(_) => LAST,
-                None if inner.state.is_greeted() => inner.patience,
-                None => UNGREETED,
-            };
-            if now >= since + limit {
-                return Err(if inner.closing.is_some() { Ended::Closed } else { Ended::Lost });
-            }
-            let moves = inner.next_move.map(|(_, due)| due);
-            return Ok(moves.map_or(since + limit, |due| due.min(since + limit)));
-        }
-        if inner.state.is_greeted() {
-            inner.orphaned = None;
-        }
-        let closing = inner.closing.map(|since| since + PARTING);
-        if closing.is_some_and(|due| now >= due) {
-            return Err(Ended::Closed);
-        }
-        let (timer, moves) = (inner.state.poll_timeout(), inner.next_move.map(|(_, due)| due));
-        Ok([timer, closing, moves].into_iter().flatten().min().unwrap_or(now + UNGREETED))
-    }
 }
 
 /// Whether this machine has an address; an unspecified one it always has.
@@ -612,38 +481,6 @@ fn is_here(ip: IpAddr, here: &[IpAddr]) -> bool {
 }
 
 impl Inner {
-    fn poll_write(&mut self, id: u32, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        if let Some(ended) = self.ended {
-            return Poll::Ready(Err(ended.into()));
-        }
-        if self.state.channel(id).is_none_or(|channel| channel.is_stopped() || channel.is_finishing()) {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        match self.state.write(id, data) {
-            0 if !data.is_empty() => {
-                self.writers.insert(id, cx.waker().clone());
-                Poll::Pending
-            }
-            taken => Poll::Ready(Ok(taken)),
-        }
-    }
-
-    /// A datagram by this path.
-    fn send_by(&mut self, way: PathId, record: &Record) {
-        let connection = self.lines.get(&way).and_then(|line| line.datagrams.as_ref());
-        self.state.handle_datagram_sent(way, Instant::now());
-        if let Some(connection) = connection.filter(|c| c.max_datagram_size() >= Some(record.payload.len() + HEADER)) {
-            let mut packet = BytesMut::with_capacity(record.payload.len() + HEADER);
-            State::write_record(record, &mut packet);
-            if connection.send_datagram(packet.freeze()).is_ok() {
-                return;
-            }
-        }
-        if !self.state.send_datagram_in_order(way, record.clone()) {
-            tracing::trace!("a datagram was dropped: the path is full");
-        }
-    }
-
     fn leave(&mut self, path: PathId) {
         if let Some(line) = self.lines.remove(&path) {
             line.cut.notify_one();
@@ -652,47 +489,5 @@ impl Inner {
         if self.lines.is_empty() && self.orphaned.is_none() {
             self.orphaned = Some(Instant::now());
         }
-    }
-}
-
-/// The session's task.
-async fn run(shared: Arc<Shared>, mut new_paths: mpsc::Receiver<(PathId, Carrier)>) {
-    let mut paths: Nursery<()> = Nursery::new(&Handle::current());
-    let why = loop {
-        let due = match shared.next() {
-            Ok(due) => due,
-            Err(why) => break why,
-        };
-        tokio::select! {
-            Some((id, carrier)) = new_paths.recv() => paths.begin(carry(shared.clone(), id, carrier)),
-            _ = paths.next(), if !paths.is_empty() => {}
-            () = shared.bell.notified() => {}
-            () = sleep_until(due.into()) => {
-                shared.with(|inner| inner.state.handle_timeout(Instant::now()));
-                shared.heed_move();
-            }
-        }
-    };
-    shared.end(why);
-    // The other end is to hear that it was heard: the paths say what is left and end.
-    shared.with(|inner| inner.lines.values().for_each(|line| line.bell.notify_one()));
-    let parted = async { while paths.next().await.is_some() {} };
-    if timeout(LAST, parted).await.is_err() {
-        tracing::debug!("the peer did not part in time");
-    }
-    shared.with(|inner| inner.lines.clear());
-}
-
-/// Waits until a path has something to say, for itself or since an acknowledgement is due.
-pub(super) async fn something_to_say(shared: &Shared, id: PathId, bell: &Notify) -> bool {
-    /// An acknowledgement alone waits this long for company.
-    const ALONE: Duration = Duration::from_millis(10);
-    if !shared.owes_ack(id) {
-        bell.notified().await;
-        return false;
-    }
-    tokio::select! {
-        () = bell.notified() => false,
-        () = sleep(ALONE) => true,
     }
 }

@@ -1,0 +1,110 @@
+//! Waits: the session's task: its timers, its paths as they come, and its end.
+
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{sleep, sleep_until, timeout};
+
+use super::{Carrier, Ended, LAST, PARTING, PathId, REFUSALS, Shared, UNGREETED};
+use crate::base::task::Nursery;
+use crate::peer::session::carry::carry;
+
+impl Shared {
+    pub(super) fn end(&self, why: Ended) {
+        let woken = self.with(|inner| {
+            if inner.ended.is_none() {
+                inner.ended = Some(why);
+            }
+            let mut woken: Vec<Waker> = inner.readers.drain().map(|(_, waker)| waker).collect();
+            woken.extend(inner.writers.drain().map(|(_, waker)| waker));
+            woken.append(&mut inner.acceptors);
+            woken
+        });
+        woken.into_iter().for_each(Waker::wake);
+        self.ended.send_if_modified(|ended| ended.is_none().then(|| *ended = Some(why)).is_some());
+        self.bell.notify_one();
+    }
+
+    /// What the session's task has to do at which time; `None` when it is over, with the reason.
+    fn next(&self) -> Result<Instant, Ended> {
+        let mut inner = self.lock();
+        if let Some(ended) = inner.ended {
+            return Err(ended);
+        }
+        let now = Instant::now();
+        if inner.state.is_over() {
+            return Err(Ended::Closed);
+        }
+        if inner.lines.is_empty() {
+            if inner.refusals >= REFUSALS {
+                return Err(Ended::Refused);
+            }
+            let since = *inner.orphaned.get_or_insert(now);
+            // Nobody comes back to say goodbye.
+            let limit = match inner.closing {
+                Some(_) => LAST,
+                None if inner.state.is_greeted() => inner.patience,
+                None => UNGREETED,
+            };
+            if now >= since + limit {
+                return Err(if inner.closing.is_some() { Ended::Closed } else { Ended::Lost });
+            }
+            let moves = inner.next_move.map(|(_, due)| due);
+            return Ok(moves.map_or(since + limit, |due| due.min(since + limit)));
+        }
+        if inner.state.is_greeted() {
+            inner.orphaned = None;
+        }
+        let closing = inner.closing.map(|since| since + PARTING);
+        if closing.is_some_and(|due| now >= due) {
+            return Err(Ended::Closed);
+        }
+        let (timer, moves) = (inner.state.poll_timeout(), inner.next_move.map(|(_, due)| due));
+        Ok([timer, closing, moves].into_iter().flatten().min().unwrap_or(now + UNGREETED))
+    }
+}
+
+/// The session's task.
+pub(super) async fn run(shared: Arc<Shared>, mut new_paths: mpsc::Receiver<(PathId, Carrier)>) {
+    let mut paths: Nursery<()> = Nursery::new(&Handle::current());
+    let why = loop {
+        let due = match shared.next() {
+            Ok(due) => due,
+            Err(why) => break why,
+        };
+        tokio::select! {
+            Some((id, carrier)) = new_paths.recv() => paths.begin(carry(shared.clone(), id, carrier)),
+            _ = paths.next(), if !paths.is_empty() => {}
+            () = shared.bell.notified() => {}
+            () = sleep_until(due.into()) => {
+                shared.with(|inner| inner.state.handle_timeout(Instant::now()));
+                shared.heed_move();
+            }
+        }
+    };
+    shared.end(why);
+    // The other end is to hear that it was heard: the paths say what is left and end.
+    shared.with(|inner| inner.lines.values().for_each(|line| line.bell.notify_one()));
+    let parted = async { while paths.next().await.is_some() {} };
+    if timeout(LAST, parted).await.is_err() {
+        tracing::debug!("the peer did not part in time");
+    }
+    shared.with(|inner| inner.lines.clear());
+}
+
+/// Waits until a path has something to say, for itself or since an acknowledgement is due.
+pub(in crate::peer::session) async fn something_to_say(shared: &Shared, id: PathId, bell: &Notify) -> bool {
+    /// An acknowledgement alone waits this long for company.
+    const ALONE: Duration = Duration::from_millis(10);
+    if !shared.owes_ack(id) {
+        bell.notified().await;
+        return false;
+    }
+    tokio::select! {
+        () = bell.notified() => false,
+        () = sleep(ALONE) => true,
+    }
+}
