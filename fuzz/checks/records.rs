@@ -6,7 +6,7 @@ use natpipe::peer::read_record;
 
 const HEADER: usize = 8;
 const MAX_PAYLOAD: usize = 1 << 16;
-const KINDS: u8 = 14;
+const KINDS: u8 = 15;
 
 /// The first byte of the input says how the rest is cut. Returns how many records there were.
 pub fn records(input: &[u8]) -> usize {

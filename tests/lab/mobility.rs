@@ -158,11 +158,12 @@ fn told(what: &str, one: impl Fn() -> (Duration, PathKind)) -> Vec<PathKind> {
     seen.sort_unstable();
     let (median, worst) = (seen[seen.len() / 2].0, seen[seen.len() - 1].0);
     println!(
-        "{what}: {} of {}; longest silence: median {} ms, worst {} ms",
+        "{what}: {} of {}; longest silence: median {} ms, worst {} ms; all: {:?}",
         seen.len(),
         runs(),
         median.as_millis(),
-        worst.as_millis()
+        worst.as_millis(),
+        seen.iter().map(|(silence, _)| silence.as_millis()).collect::<Vec<_>>()
     );
     seen.into_iter().map(|(_, kind)| kind).collect()
 }

@@ -31,7 +31,9 @@ pub(crate) struct Outgoing {
     next: Cursor,
     /// The path before, until the one in use has caught up with it.
     before: Option<Cursor>,
-    /// Numbers of what went on a path that is lost, where several are used alike.
+    /// What only the path before has, which rests now: the numbers from the first to before the second.
+    left: Option<(u64, u64)>,
+    /// Numbers of what went on a path that is lost.
     lost: BTreeSet<u64>,
 }
 
@@ -124,9 +126,21 @@ impl Outgoing {
         self.before.as_mut()?.take(&self.kept)
     }
 
-    /// The path before goes on no more.
+    /// The path before is lost: what it alone was given goes by the one in use.
     pub(crate) fn end_handover(&mut self) {
         self.before = None;
+        if let Some((from, to)) = self.left.take() {
+            self.handle_lost(from..to);
+        }
+    }
+
+    /// The path before rests, though the one in use has not caught up with it. It is well and brings what it was given, so that the
+    /// one in use goes on behind that.
+    pub(crate) fn cut_handover(&mut self) {
+        if let Some(before) = self.before.take() {
+            self.left = Some((self.first + self.next.given as u64, self.first + before.given as u64));
+            self.next = before;
+        }
     }
 
     /// The other end expects the record of this number next. What the current path was not given yet goes on it all the same,
@@ -186,7 +200,7 @@ impl Outgoing {
     /// As [`handle_ack`](Self::handle_ack).
     pub(crate) fn resume(&mut self, expected: u64) -> Result<(), ProtocolError> {
         self.handle_ack_of_any(expected)?;
-        self.before = None;
+        (self.before, self.left) = (None, None);
         self.lost.clear();
         self.next = Cursor { given: 0, waiting: self.kept.iter().map(Record::len).sum() };
         Ok(())
@@ -393,6 +407,24 @@ mod tests {
         out.push(record(6));
         assert_eq!(payloads(&mut out), [5, 6]);
         assert_eq!((out.waiting(), out.next_number_before()), (0, None));
+    }
+
+    #[test]
+    fn a_new_path_that_stays_slower_goes_on_behind_the_one_before_and_has_all_of_it_when_that_dies() {
+        let mut out = Outgoing::default();
+        (0..8).for_each(|n| out.push(record(n)));
+        (0..5).for_each(|_| drop(out.poll_transmit()));
+        out.hand_over(1).unwrap();
+        assert_eq!(out.poll_transmit().unwrap().payload[0], 1);
+        out.cut_handover();
+        assert!(!out.is_handing_over());
+        assert_eq!((out.next_number(), out.waiting()), (Some(5), 3 * HEADER_AND_ONE));
+        assert_eq!(out.poll_transmit().unwrap().payload[0], 5);
+        out.handle_ack_of_any(3).unwrap();
+        out.end_handover();
+        assert_eq!(payloads(&mut out), [3, 4, 6, 7]);
+        out.handle_ack_of_any(8).unwrap();
+        assert!(out.is_empty() && out.waiting() == 0);
     }
 
     #[test]

@@ -84,7 +84,8 @@ pub(crate) struct State {
     pub(super) epoch: u32,
     pub(super) paths: BTreeMap<PathId, Path>,
     pub(super) active: Option<PathId>,
-    /// The path that goes on until the one in use has caught up with it, and until when at most.
+    /// The path that goes on until the one in use has caught up with it, and until when at most. It may then be the only one that has
+    /// some of what is on its way.
     pub(super) before: Option<(PathId, Instant)>,
     /// What the other end can do.
     pub(super) theirs: Can,

@@ -20,6 +20,8 @@ struct Wire {
     delay: Duration,
     /// Since when it begins slowly: ten packets in the first round trip, and twice as many in each further one.
     slow_since: Option<Instant>,
+    /// And never more than this in a millisecond.
+    limit: Option<usize>,
     /// What waits for its turn then.
     waiting: [BytesMut; 2],
     /// Nothing arrives, and neither end is told.
@@ -34,7 +36,7 @@ impl Wire {
         let Some(since) = self.slow_since else { return usize::MAX };
         let rtt = 2 * self.delay.as_micros();
         let doubled = ((now - since).as_micros() / rtt).min(20);
-        usize::try_from((14_600_u128 << doubled) * 1000 / rtt).unwrap()
+        usize::try_from((14_600_u128 << doubled) * 1000 / rtt).unwrap().min(self.limit.unwrap_or(usize::MAX))
     }
 
     /// What the sender's system takes before it has sent anything of it.
@@ -460,18 +462,18 @@ fn of_a_datagram_that_takes_two_paths_the_first_copy_is_taken_and_the_loss_of_on
 
 /// The longest time in which nothing of a steady stream arrives, while a new path, slow in the beginning, takes over from one that is
 /// well.
-fn silence_of_a_move(old: bool) -> Duration {
+fn silence_of_a_move(old: bool, limit: Option<usize>) -> Duration {
     let mut world = World::new(12);
     world.old = old;
     world.connect(1, Duration::from_millis(20));
     let id = world.ends[CALLER].open(ChannelKind::Stream).unwrap();
     let (mut sent, mut got, mut last, mut longest) = (0, 0, world.now, Duration::ZERO);
-    for turn in 0..2000 {
+    for turn in 0..4000 {
         if turn == 500 {
-            world.wires.insert(
-                PathId(2),
-                Wire { delay: Duration::from_millis(20), slow_since: Some(world.now), ..Wire::default() },
-            );
+            let slow_since = Some(world.now);
+            world
+                .wires
+                .insert(PathId(2), Wire { delay: Duration::from_millis(20), slow_since, limit, ..Wire::default() });
             world.ends.iter_mut().for_each(|end| end.attach(PathId(2), 0, world.now));
         }
         sent += world.ends[CALLER].write(id, &pattern(sent, 16_000));
@@ -486,16 +488,23 @@ fn silence_of_a_move(old: bool) -> Duration {
         }
     }
     assert_eq!(world.ends.each_ref().map(State::active), [Some(PathId(2)); 2]);
-    assert!(sent - got < 2_000_000 && got > 25_000_000, "it keeps up: {got} of {sent}");
+    assert!(limit.is_some() || sent - got < 2_000_000 && got > 50_000_000, "it keeps up: {got} of {sent}");
     assert!(!world.ends[CALLER].has_output(PathId(1)), "the path before rests");
     longest
 }
 
 #[test]
 fn while_a_new_path_is_slow_the_one_before_goes_on_so_that_there_is_no_silence() {
-    let [before, now] = [true, false].map(silence_of_a_move);
+    let [before, now] = [true, false].map(|old| silence_of_a_move(old, None));
     println!("longest silence: {before:?} without, {now:?} with");
     assert!(now < Duration::from_millis(40) && before > 2 * now, "{before:?} {now:?}");
+}
+
+#[test]
+fn a_new_path_that_stays_slower_takes_over_without_a_silence_too() {
+    let [before, now] = [true, false].map(|old| silence_of_a_move(old, Some(4000)));
+    println!("longest silence: {before:?} without, {now:?} with");
+    assert!(now < Duration::from_millis(80) && before > 2 * now, "{before:?} {now:?}");
 }
 
 #[test]

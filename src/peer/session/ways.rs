@@ -19,7 +19,8 @@ const KEPT: usize = 8;
 /// A better path that was in doubt is gone back to when it has been well for this long.
 const STEADY: Duration = Duration::from_secs(2);
 
-/// A new path that has not caught up with the one before in this time is slower than that, and takes everything all the same.
+/// A new path that has not caught up with the one before in this time is slower than that. It takes everything that follows all the
+/// same.
 const HANDOVER: Duration = Duration::from_secs(2);
 
 /// A timer that comes this much late says that this machine slept, or that this program was not let run.
@@ -310,8 +311,8 @@ impl State {
         }
         self.send_again(lost.into_iter());
         silent.into_iter().for_each(|id| self.end_handover_by(id));
-        if let Some((before, _)) = self.before.filter(|(_, due)| now >= *due) {
-            self.end_handover_by(before);
+        if self.before.is_some_and(|(_, due)| now >= due) {
+            self.outgoing.cut_handover();
         }
         for id in dead {
             self.detach(id, now);
