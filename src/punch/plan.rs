@@ -16,7 +16,7 @@ const TRIED: usize = 4096;
 /// The same over TCP: each try is a socket. What is tried later reuses the oldest ones.
 const TRIED_TCP: usize = 2048;
 /// Connections per end that a two-sided birthday may take over TCP: enough for a block of 512 ports against a range of 4,096.
-const AFFORDABLE_TCP: u32 = 3_200;
+const AFFORDABLE_TCP: u32 = 3_600;
 /// Sockets of an end whose ports are counted.
 const FEW: usize = 32;
 /// How many mappings of others may come in between: 25 were too few where 40 came, 100 enough.

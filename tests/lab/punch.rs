@@ -512,13 +512,13 @@ fn an_idle_hole_is_kept_as_rarely_as_its_bindings_allow() {
         ends.map(|end| end.unwrap()).into_iter().max().unwrap()
     };
     let [often, rare] = std::thread::scope(|scope| {
-        let counts = [None, Some(Duration::from_secs(120))].map(|lifetime| scope.spawn(move || packets(lifetime)));
+        let counts = [None, Some(Duration::from_secs(32))].map(|lifetime| scope.spawn(move || packets(lifetime)));
         counts.map(|count| count.join().unwrap())
     });
-    println!("in {IDLE:?}: {often} packets of an end, and {rare} where bindings live for two minutes");
+    println!("in {IDLE:?}: {often} packets of an end, and {rare} where bindings live for 32 s");
     // Its own checks, and answers to the other's.
     assert!((8..=16).contains(&often), "{often}");
-    assert!((1..=3).contains(&rare), "{rare}");
+    assert!((1..=4).contains(&rare), "{rare}");
 }
 
 /// Of this namespace, as the kernel counts.

@@ -72,7 +72,7 @@ impl Cell {
     }
 
     fn text(&self) -> String {
-        let lost = if self.opened() < self.runs && self.hopeless == 0 {
+        let lost = if self.opened() < self.runs && self.hopeless < self.runs {
             format!("{}/{} ", self.opened(), self.runs)
         } else {
             String::new()
