@@ -8,11 +8,11 @@ use crate::nat::Proto;
 /// Packets a second where one end tries ports.
 const SPRAY: u32 = 1000;
 /// Packets a second where both do, and for the first packets of many sockets.
-const CROSS: u32 = 2000;
+const CROSS: u32 = 2500;
 /// And where this was asked for.
 const ALL_OUT: u32 = 8000;
 /// More than this many packets are only sent when asked for.
-const MANY: usize = 12_500;
+const MANY: usize = 17_000;
 /// After so long ordinary punching has come through where the peers are not far apart. The same at both ends, whatever they
 /// have measured.
 const HEAD_START: Duration = Duration::from_millis(200);

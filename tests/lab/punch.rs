@@ -316,9 +316,9 @@ fn is_hopeless(over: Over, a: Kind, b: Kind) -> bool {
     let counts = |kind| kind == Kind::SymmetricSequential;
     match (random(a), random(b)) {
         // Over TCP each try is a socket.
-        (Some(a), Some(b)) => a * b > if over == Over::Tcp { 2.2e6 } else { 6e6 },
-        (Some(one), None) if counts(b) => one > if over == Over::Tcp { 600.0 } else { 3_000.0 },
-        (None, Some(one)) if counts(a) => one > if over == Over::Tcp { 600.0 } else { 3_000.0 },
+        (Some(a), Some(b)) => a * b > if over == Over::Tcp { 2.2e6 } else { 4e7 },
+        (Some(one), None) if counts(b) => one > if over == Over::Tcp { 600.0 } else { 5_000.0 },
+        (None, Some(one)) if counts(a) => one > if over == Over::Tcp { 600.0 } else { 5_000.0 },
         _ => false,
     }
 }
