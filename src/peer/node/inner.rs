@@ -465,6 +465,8 @@ async fn attend(node: Weak<Inner>, keep: Arc<Keep>, opened: mpsc::Sender<Opened>
                 }
                 continue;
             }
+            // The node is gone: the session lives as long as its pipes, not as long as it has patience.
+            () = opened.closed() => break,
         };
         let Ok((id, kind)) = next else { break };
         if opened.send(Opened { keep: keep.clone(), id, kind }).await.is_err() {
