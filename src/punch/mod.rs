@@ -284,8 +284,8 @@ impl Puncher {
 
     /// Asks the gateways of the routes to open the ports that are punched from (PCP, NAT-PMP, UPnP), and tells the peer of each when it
     /// is open; nothing waits for them. What the hole came to use stays open as long as a UDP hole does, the rest is taken back;
-    /// over TCP all is, since the connection stands. Default no: it is for those who want one hole on one machine; peers have
-    /// [`NodeBuilder::port_mapping`](crate::peer::NodeBuilder::port_mapping).
+    /// over TCP all is, since the connection stands. Default no: it is for those who want one hole on one machine; a peer's node asks
+    /// by itself.
     pub fn port_mapping(mut self, yes: bool) -> Self {
         self.port_mapping = yes;
         self
