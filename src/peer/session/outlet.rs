@@ -76,15 +76,16 @@ impl Outlet {
     /// Writes what there is to say as far as the path takes it. False when the path's task has to be woken for the rest.
     pub(super) fn try_drain(&self, shared: &Shared, id: PathId) -> bool {
         let Some(mut writing) = self.try_lock() else { return false };
-        if writing.blocked {
-            return true;
-        }
-        let drained = writing.poll_drain(shared, id, &mut false, TURN, &mut Context::from_waker(Waker::noop()));
-        writing.blocked = drained.is_pending();
+        let said = writing.blocked || {
+            let drained = writing.poll_drain(shared, id, &mut false, TURN, &mut Context::from_waker(Waker::noop()));
+            writing.blocked = drained.is_pending();
+            // The path's task comes to the same error.
+            matches!(drained, Poll::Ready(Ok(())))
+        };
         drop(writing);
+        // However short that was, the task may have found it locked.
         self.next.wake();
-        // The path's task comes to the same error.
-        matches!(drained, Poll::Ready(Ok(())))
+        said
     }
 
     /// Nothing more is said.
