@@ -22,8 +22,9 @@ use crate::peer::session::Stream;
 /// What peers speak, as TLS names it (RFC 7301).
 const ALPN: &[&[u8]] = &[b"natpipe-peer/1"];
 
-/// What TLS takes at once, so that one batch of a session goes out by few calls, and no end of it as a TLS record of its own.
-const AT_ONCE: usize = 320 << 10;
+/// What TLS takes at once: a longest record of a session with what stands around it, so that it goes out by one call and no end of
+/// it as a TLS record of its own. With more than 128 KiB the allocator gives what was encrypted back to the system each time.
+const AT_ONCE: usize = 96 << 10;
 
 /// How long both ends have to prove themselves.
 const HANDSHAKE: Duration = Duration::from_secs(10);

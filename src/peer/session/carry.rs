@@ -7,9 +7,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::Notify;
 
-use super::buffers::{Buffers, WORTH};
+use super::buffers::WORTH;
 use super::drive::{Shared, something_to_say};
-use super::outlet::Outlet;
+use super::outlet::{Inlet, Outlet};
 use super::path::PathId;
 use super::record::{HEADER, Kind, Record, next_header, next_record};
 
@@ -54,11 +54,10 @@ pub(super) async fn carry(shared: Arc<Shared>, id: PathId, carrier: Carrier) {
 async fn both_ways(shared: &Shared, id: PathId, carrier: Carrier, bell: &Notify) -> io::Result<()> {
     match carrier {
         Carrier::Stream(stream) => {
-            let (read, write) = tokio::io::split(stream);
-            let outlet = Arc::new(Outlet::new(write));
+            let outlet = Arc::new(Outlet::new(stream));
             shared.take_outlet(id, &outlet);
             tokio::select! {
-                ended = read_stream(shared, id, read) => ended,
+                ended = read_stream(shared, id, Inlet(outlet.clone())) => ended,
                 ended = write_stream(shared, id, &outlet, bell) => ended,
             }
         }
@@ -76,7 +75,7 @@ async fn both_ways(shared: &Shared, id: PathId, carrier: Carrier, bell: &Notify)
 }
 
 async fn read_stream(shared: &Shared, id: PathId, mut read: impl AsyncRead + Unpin) -> io::Result<()> {
-    let (mut received, mut records, buffers) = (BytesMut::new(), Vec::new(), Buffers::default());
+    let (mut received, mut records, buffers) = (BytesMut::new(), Vec::new(), shared.buffers());
     let mut room = ROOM;
     loop {
         received.reserve(room);

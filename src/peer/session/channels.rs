@@ -96,7 +96,7 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
-    pub(crate) fn new(kind: ChannelKind) -> Self {
+    pub(crate) fn new(kind: ChannelKind, buffers: Buffers) -> Self {
         let sending = Sending {
             queue: VecDeque::new(),
             bytes: 0,
@@ -114,7 +114,7 @@ impl Channel {
             stopped: false,
             datagrams: Queue::new(DATAGRAMS),
         };
-        Self { kind, buffers: Buffers::default(), sending, receiving, released: false }
+        Self { kind, buffers, sending, receiving, released: false }
     }
 
     /// Takes as much of `data` as fits now; 0 where the caller has to wait.
@@ -270,7 +270,7 @@ mod tests {
     use super::*;
 
     fn stream() -> Channel {
-        Channel::new(ChannelKind::Stream)
+        Channel::new(ChannelKind::Stream, Buffers::default())
     }
 
     #[test]

@@ -10,7 +10,7 @@ const KEPT: usize = 64;
 
 /// Bytes that are kept until the other end has acknowledged them. It bounds the memory of a session's
 /// sending side, and with it the rate: 16 MiB are 1 Gbit/s over a round trip of 130 ms.
-const UNACKNOWLEDGED: usize = 16 << 20;
+pub(super) const UNACKNOWLEDGED: usize = 16 << 20;
 
 /// Bytes received after which an acknowledgement goes out even though nothing else does.
 const ACK_AFTER: usize = 256 << 10;

@@ -1,14 +1,16 @@
-//! Waits: the writing half of a path that is one stream: whoever has much to say writes it at once, and the path's task what has to wait.
+//! Waits: a path that is one stream: its task reads it, and writes what has to wait; whoever has much to say writes at once.
+//!
+//! Only the task waits for the lock, and it does so as for anything else: no thread is held up.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Buf;
 use futures_util::task::AtomicWaker;
-use tokio::io::{AsyncWrite, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::batch::Batch;
 use super::carry::Stream;
@@ -31,8 +33,11 @@ pub(super) struct Outlet {
     next: AtomicWaker,
 }
 
+/// What the path's task reads.
+pub(super) struct Inlet(pub(super) Arc<Outlet>);
+
 struct Writing {
-    write: WriteHalf<Box<dyn Stream>>,
+    stream: Box<dyn Stream>,
     records: Vec<Record>,
     batch: Batch,
     /// The path takes nothing now, and the path's task waits for it, or has been told to.
@@ -40,8 +45,8 @@ struct Writing {
 }
 
 impl Outlet {
-    pub(super) fn new(write: WriteHalf<Box<dyn Stream>>) -> Self {
-        let writing = Writing { write, records: Vec::new(), batch: Batch::default(), blocked: false };
+    pub(super) fn new(stream: Box<dyn Stream>) -> Self {
+        let writing = Writing { stream, records: Vec::new(), batch: Batch::default(), blocked: false };
         Self { writing: Mutex::new(writing), next: AtomicWaker::new() }
     }
 
@@ -94,9 +99,16 @@ impl Outlet {
             let mut writing = ready!(self.poll_lock(cx));
             // Nobody else writes any more.
             writing.blocked = true;
-            Pin::new(&mut writing.write).poll_shutdown(cx)
+            Pin::new(&mut writing.stream).poll_shutdown(cx)
         })
         .await
+    }
+}
+
+impl AsyncRead for Inlet {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut writing = ready!(self.0.poll_lock(cx));
+        Pin::new(&mut writing.stream).poll_read(cx, to)
     }
 }
 
@@ -114,14 +126,14 @@ impl Writing {
             while self.batch.has_remaining() {
                 let mut slices = [IoSlice::new(&[]); SLICES];
                 let count = self.batch.chunks_vectored(&mut slices);
-                match ready!(Pin::new(&mut self.write).poll_write_vectored(cx, &slices[..count]))? {
+                match ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..count]))? {
                     0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                     written => self.batch.advance(written),
                 }
             }
             shared.fill(id, std::mem::take(anyway), &mut self.records);
             if self.records.is_empty() {
-                return Pin::new(&mut self.write).poll_flush(cx);
+                return Pin::new(&mut self.stream).poll_flush(cx);
             }
             self.records.drain(..).for_each(|record| self.batch.push(record));
             self.batch.close();

@@ -9,6 +9,7 @@ use std::time::Instant;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::ProtocolError;
+use super::buffers::Buffers;
 use super::channels::{Channel, ChannelKind, Next};
 use super::lane::{Incoming, Outgoing};
 use super::path::{Can, Hello, Path, PathId, SessionId};
@@ -93,6 +94,7 @@ pub(crate) struct State {
     pub(super) incoming: Incoming,
     /// What is known to the other end only after an `Ack` goes out.
     ack_now: bool,
+    pub(super) buffers: Buffers,
     channels: BTreeMap<u32, Channel>,
     next_channel: u32,
     /// The highest channel that the other end has opened.
@@ -127,6 +129,7 @@ impl State {
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
             ack_now: false,
+            buffers: Buffers::default(),
             channels: BTreeMap::new(),
             next_channel: if role == Role::Caller { 1 } else { 2 },
             highest_theirs: 0,
@@ -263,7 +266,7 @@ impl State {
             self.outgoing.push(Record::new(Kind::Finish, id, Bytes::new()));
             return Ok(());
         }
-        self.channels.insert(id, Channel::new(kind));
+        self.channels.insert(id, Channel::new(kind, self.buffers.clone()));
         self.opened.push_back(id);
         self.events.push_back(Event::Opened);
         Ok(())
@@ -292,7 +295,7 @@ impl State {
         }
         let id = self.next_channel;
         self.next_channel = id.checked_add(2)?;
-        self.channels.insert(id, Channel::new(kind));
+        self.channels.insert(id, Channel::new(kind, self.buffers.clone()));
         self.outgoing.push(Record::new(Kind::Open, id, vec![kind.to_byte()]));
         Some(id)
     }

@@ -287,6 +287,7 @@ impl State {
 
     /// Asks quiet paths, doubts silent ones, and gives up dead ones.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.buffers.rest();
         let since = self.since;
         if self.poll_timeout().is_some_and(|due| now >= due + STILL) {
             self.paths.values_mut().for_each(|path| path.pulse.handle_still(now));

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::ProtocolError;
+use super::buffers::Buffers;
 use super::carry::Carrier;
 use super::outlet::Outlet;
 use super::path::{PathId, SessionId};
@@ -402,6 +403,11 @@ impl Shared {
         let inner = self.lock();
         let line = inner.lines.get(&id)?;
         Some((line.bell.clone(), line.cut.clone()))
+    }
+
+    /// Where payloads are kept.
+    pub(super) fn buffers(&self) -> Buffers {
+        self.lock().state.buffers.clone()
     }
 
     /// What is said on this path can be written there from now on.
