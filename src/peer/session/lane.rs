@@ -12,8 +12,9 @@ const KEPT: usize = 64;
 /// sending side, and with it the rate: 16 MiB are 1 Gbit/s over a round trip of 130 ms.
 pub(super) const UNACKNOWLEDGED: usize = 16 << 20;
 
-/// Bytes received after which an acknowledgement goes out even though nothing else does.
-const ACK_AFTER: usize = 256 << 10;
+/// Bytes received after which an acknowledgement goes out even though nothing else does: each wakes the other end, whose thread it
+/// takes from those that write.
+const ACK_AFTER: usize = UNACKNOWLEDGED / 8;
 
 /// Bytes that are held because they came before others, which took a slower path: no honest end sends more that is not
 /// acknowledged.
