@@ -95,6 +95,8 @@ impl Prediction {
 /// with none left out since the first; the last one is counted from. How many mappings others make in
 /// between is estimated from the report and from gaps in `seen`, and the window is as wide as that
 /// estimate is uncertain.
+///
+/// It is for tools that plan from a report; nothing in this crate asks it.
 pub fn predict(entry: &Entry, seen: &[Seen], next: Next) -> Result<Prediction, Unpredictable> {
     if entry.translated.known() == Some(false) {
         return Ok(single(next.local, 1.0));
@@ -137,23 +139,74 @@ fn independent(by: i32, foreign: Option<Foreign>, seen: &[Seen], next: Next) -> 
     let Rate { count, over } = Rate::of(by, foreign, seen);
     let ahead = next.at.saturating_sub(last.at).as_secs_f64();
     let shape = count + PRIOR;
-    let stays = over / (over + ahead);
-    let (mut chance, mut covered) = (stays.powf(shape), 0.0);
-    let mut guesses = Vec::new();
-    let most = next.most.clamp(1, Ports::UNPRIVILEGED.count() as usize - 1);
-    for others in 0..most {
-        guesses.push((others, chance));
-        covered += chance;
-        if covered >= COVERED {
-            break;
-        }
-        chance *= (others as f64 + shape) / (others as f64 + 1.0) * (1.0 - stays);
-    }
-    guesses.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let counts = Counts { shape, stays: over / (over + ahead) };
+    let most = next.most.clamp(1, MOST_OTHERS as usize);
     let own = i32::from(next.before) + 1;
-    let port = |others: usize| step(last.external, by, own.saturating_add(others as i32));
-    let guesses = guesses.into_iter().map(|(n, chance)| Guess { port: port(n), chance: chance * RULE_HOLDS });
+    let port = |others: u32| step(last.external, by, own.saturating_add_unsigned(others));
+    let likeliest = counts.likeliest(most);
+    let guesses = likeliest.into_iter().map(|(n, chance)| Guess { port: port(n), chance: chance * RULE_HOLDS });
     Ok(Prediction { guesses: guesses.collect() })
+}
+
+/// More than these go round and meet the ports of fewer.
+const MOST_OTHERS: u32 = 64_511;
+
+/// How many mappings others make: a negative binomial distribution.
+struct Counts {
+    shape: f64,
+    /// The chance that one more does not come.
+    stays: f64,
+}
+
+impl Counts {
+    /// The likeliest numbers with their chances, the likeliest first, until enough of the chance is covered.
+    fn likeliest(&self, most: usize) -> Vec<(u32, f64)> {
+        let mode = self.mode();
+        let mut up = (mode, self.chance(mode));
+        let mut down = self.before(up);
+        let (mut found, mut covered) = (Vec::new(), 0.0);
+        while found.len() < most && covered < COVERED {
+            let next = match down.filter(|down| down.1 > up.1) {
+                Some(lower) => {
+                    down = self.before(lower);
+                    lower
+                }
+                None => {
+                    let next = self.after(up);
+                    std::mem::replace(&mut up, next)
+                }
+            };
+            covered += next.1;
+            found.push(next);
+        }
+        found
+    }
+
+    fn mode(&self) -> u32 {
+        let mode = (self.shape - 1.0) * (1.0 - self.stays) / self.stays;
+        // Saturates at both ends, and is 0 for what is no number.
+        (mode as u32).min(MOST_OTHERS)
+    }
+
+    /// The chance of `others`, by way of logarithms: that of none may be too small to be written down.
+    fn chance(&self, others: u32) -> f64 {
+        let none = self.shape * self.stays.ln();
+        (0..others).map(|n| self.ratio(n).ln()).fold(none, |sum, ratio| sum + ratio).exp()
+    }
+
+    /// What the chance of one more than `others` is to that of `others`.
+    fn ratio(&self, others: u32) -> f64 {
+        (f64::from(others) + self.shape) / (f64::from(others) + 1.0) * (1.0 - self.stays)
+    }
+
+    fn after(&self, (others, chance): (u32, f64)) -> (u32, f64) {
+        (others + 1, chance * self.ratio(others))
+    }
+
+    fn before(&self, (others, chance): (u32, f64)) -> Option<(u32, f64)> {
+        let less = others.checked_sub(1)?;
+        Some((less, chance / self.ratio(less)))
+    }
 }
 
 /// Mappings of others, seen in so many seconds.

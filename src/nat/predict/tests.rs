@@ -60,6 +60,19 @@ fn fewer_candidates_than_are_needed_are_said_to_be_less_sure() {
     let few = predict(&entry, &seen, Next { at: 500 * MS, most: 5, ..next(5001) }).unwrap();
     assert_eq!(few.guesses.len(), 5);
     assert!(few.confidence() < 0.5);
+    // Fifty others are expected: the few are taken from around there.
+    assert!(few.ports().all(|port| (40_040..40_060).contains(&port)), "{few:?}");
+    assert!(few.guesses.windows(2).all(|pair| pair[0].chance >= pair[1].chance));
+}
+
+#[test]
+fn more_traffic_than_candidates_is_aimed_at_where_it_is_likeliest() {
+    let seen = [Seen { at: Duration::ZERO, local: 5000, external: 30_000 }];
+    let foreign = Some(Foreign { mappings: 2000, window: 1000 * MS });
+    let entry = Entry { foreign, ..entry(Delta::Independent(1)) };
+    let prediction = predict(&entry, &seen, Next { at: 1000 * MS, ..next(5001) }).unwrap();
+    assert!(prediction.confidence() > 0.95, "{}", prediction.confidence());
+    assert!(prediction.guesses.len() <= 500 && prediction.ports().any(|port| port == 32_001));
 }
 
 #[test]
