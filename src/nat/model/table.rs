@@ -24,6 +24,8 @@ pub(super) struct Binding {
     permits: HashMap<SocketAddr, Duration>,
     expires: Duration,
     established: bool,
+    /// A FIN or a reset has passed, and no new beginning since.
+    closing: bool,
 }
 
 /// How long a binding lives after a packet.
@@ -95,7 +97,14 @@ impl Table {
     /// Adds a binding; whatever held the address before was dead.
     pub(super) fn insert(&mut self, now: Duration, key: Key, external: SocketAddr, life: Life) {
         self.remove((key.proto, external));
-        let binding = Binding { key, external, permits: HashMap::new(), expires: now + life.fresh, established: false };
+        let binding = Binding {
+            key,
+            external,
+            permits: HashMap::new(),
+            expires: now + life.fresh,
+            established: false,
+            closing: false,
+        };
         self.by_key.insert(key, (key.proto, external));
         self.by_external.insert((key.proto, external), binding);
     }
@@ -151,10 +160,13 @@ impl Binding {
     /// A packet of this binding's passed: it lives on, shorter once it is closing.
     pub(super) fn refresh(&mut self, now: Duration, flags: TcpFlags, life: Life) {
         if flags.has(TcpFlags::FIN) || flags.has(TcpFlags::RST) {
-            self.established = false;
-        } else if flags.has(TcpFlags::ACK) && !flags.has(TcpFlags::SYN) {
+            self.closing = true;
+        } else if flags.has(TcpFlags::SYN) {
+            self.closing = false;
+        } else if flags.has(TcpFlags::ACK) {
             self.established = true;
         }
+        self.established &= !self.closing;
         self.expires = now + if self.established { life.established } else { life.fresh };
     }
 }

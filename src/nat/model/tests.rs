@@ -195,6 +195,22 @@ fn an_established_connection_outlives_one_that_never_was() {
 }
 
 #[test]
+fn the_last_acknowledgement_does_not_open_a_closed_connection_again() {
+    let mut nat = nat(Rules::default());
+    let segment = |flags| Packet::tcp(at(IN), at(OUT), flags, "");
+    let later = Duration::from_secs(300);
+    let beginning = [TcpFlags::SYN, TcpFlags::ACK];
+    for flags in [&beginning[..], &[TcpFlags::FIN | TcpFlags::ACK, TcpFlags::ACK]].concat() {
+        let _ = nat.outbound(NOW, segment(flags));
+    }
+    assert!(nat.external(later, Proto::Tcp, at(IN), at(OUT)).is_none());
+    for flags in beginning {
+        let _ = nat.outbound(NOW, segment(flags));
+    }
+    assert!(nat.external(later, Proto::Tcp, at(IN), at(OUT)).is_some());
+}
+
+#[test]
 fn a_firewall_keeps_addresses_and_lets_only_answers_in() {
     let mut nat = nat(kinds::rules(Kind::SymmetricFirewall, Delta::Random));
     assert_eq!(receive(&mut nat, OUT, IN), None);
