@@ -95,6 +95,17 @@ impl Scope {
     pub fn is_inside(self) -> bool {
         matches!(self, Self::Private | Self::UniqueLocal | Self::Shared)
     }
+
+    /// True where somebody at an address of this scope may send us on to one of `other`: nobody far away leads us to this
+    /// machine itself or into a network of ours, and nobody to what is no host.
+    pub(crate) fn may_lead_to(self, other: Self) -> bool {
+        let is_near = |scope: Self| scope.is_inside() || scope == Self::LinkLocal;
+        match other {
+            Self::Unspecified | Self::Multicast | Self::Broadcast => false,
+            Self::Loopback => self == Self::Loopback,
+            _ => self != Self::Loopback && (!is_near(other) || is_near(self)),
+        }
+    }
 }
 
 impl fmt::Display for Scope {
@@ -131,7 +142,7 @@ fn of_v4(ip: Ipv4Addr) -> Scope {
 }
 
 fn of_v6(ip: Ipv6Addr) -> Scope {
-    let [a, b, ..] = ip.segments();
+    let [a, b, c, d, e, f, ..] = ip.segments();
     match (a, b) {
         _ if ip.is_unspecified() => Scope::Unspecified,
         _ if ip.is_loopback() => Scope::Loopback,
@@ -139,7 +150,9 @@ fn of_v6(ip: Ipv6Addr) -> Scope {
         (0xfe80..=0xfebf, _) => Scope::LinkLocal,
         (0xfc00..=0xfdff, _) => Scope::UniqueLocal,
         (0x2001, 0x0db8) | (0x3fff, 0..=0x0fff) | (0x0100, 0) | (0x2001, 2) => Scope::Reserved,
-        (0x2000..=0x3fff, _) | (0x0064, 0xff9b) => Scope::Global,
+        // RFC 6052's prefix has 96 bits; its neighbour 64:ff9b:1::/48 is for local use (RFC 8215).
+        (0x0064, 0xff9b) if [c, d, e, f] == [0; 4] => Scope::Global,
+        (0x2000..=0x3fff, _) => Scope::Global,
         _ => Scope::Reserved,
     }
 }
@@ -147,6 +160,22 @@ fn of_v6(ip: Ipv6Addr) -> Scope {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_leads_into_a_network_that_he_is_not_in() {
+        let leads = |from: &str, to: &str| Scope::of(from.parse().unwrap()).may_lead_to(Scope::of(to.parse().unwrap()));
+        for (from, to) in
+            [("8.8.8.8", "9.9.9.9"), ("10.0.0.1", "192.168.1.1"), ("10.0.0.1", "8.8.8.8"), ("::1", "127.0.0.1")]
+        {
+            assert!(leads(from, to), "{from} to {to}");
+        }
+        for to in
+            ["127.0.0.1", "192.168.1.1", "100.64.0.1", "169.254.169.254", "224.0.0.1", "0.0.0.0", "::1", "fd00::1"]
+        {
+            assert!(!leads("8.8.8.8", to), "{to}");
+        }
+        assert!(!leads("127.0.0.1", "8.8.8.8"));
+    }
 
     #[test]
     fn each_kind_of_address_is_told_apart() {
@@ -180,6 +209,7 @@ mod tests {
             ("ff02::fb", Scope::Multicast),
             ("2001:db8::1", Scope::Reserved),
             ("64:ff9b::808:808", Scope::Global),
+            ("64:ff9b:1::808:808", Scope::Reserved),
             ("2606:4700::1111", Scope::Global),
         ];
         for (ip, scope) in table {

@@ -16,6 +16,7 @@ use super::message::Message;
 use super::outcome::{Answer, Failure};
 use super::request::{Form, Request};
 use super::transaction::{Dropped, Due, Timer};
+use crate::net::Scope;
 
 /// Bytes to be sent. Over streams `to` names the connection; one that is not open yet is to be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -284,7 +285,8 @@ impl Attempt {
 
     fn redirect(&mut self, now: Instant, to: Option<SocketAddr>) {
         let redirects = self.visited.len() as u32 - 1;
-        let good = to.filter(|to| is_usable(*to) && to.is_ipv4() == self.server.is_ipv4());
+        let leads = |to: &SocketAddr| Scope::of(self.server.ip()).may_lead_to(Scope::of(to.ip()));
+        let good = to.filter(|to| is_usable(*to) && to.is_ipv4() == self.server.is_ipv4()).filter(leads);
         match good.filter(|to| redirects < self.request.most_redirects && !self.visited.contains(to)) {
             None => self.end(Err(Failure::Redirected { server: self.server, to })),
             Some(to) => {

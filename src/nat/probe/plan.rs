@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Server;
 use crate::nat::{Family, Proto, Rng};
+use crate::net::Scope;
 
 /// Servers asked at most: enough that one lie or silence is outvoted, few enough to be polite.
 pub(super) const MAX_SERVERS: usize = 4;
@@ -76,10 +77,9 @@ pub(super) fn servers(given: &[Server], family: Family) -> Vec<Server> {
 /// where requests should never go on a stranger's word.
 pub(super) fn usable_alternate(primary: SocketAddr, other: SocketAddr) -> Option<SocketAddr> {
     let ip = other.ip();
-    let special = ip.is_unspecified() || ip.is_loopback() != primary.ip().is_loopback() || ip.is_multicast();
-    let inward = is_private(ip) && !is_private(primary.ip());
+    let leads = Scope::of(primary.ip()).may_lead_to(Scope::of(ip));
     let differs = ip != primary.ip() && other.port() != primary.port() && other.port() != 0;
-    (ip.is_ipv4() == primary.is_ipv4() && differs && !special && !inward).then_some(other)
+    (ip.is_ipv4() == primary.is_ipv4() && differs && leads).then_some(other)
 }
 
 /// True for addresses that only mean something inside a network (RFC 1918, RFC 6598, RFC 4193, link-local).

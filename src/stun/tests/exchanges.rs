@@ -257,8 +257,9 @@ fn a_server_that_sends_on_is_followed_and_named() {
 }
 
 #[test]
-fn circles_other_families_and_nowhere_are_not_followed() {
-    for to in [SERVER, "[2001:db8::1]:3478", "0.0.0.0:3478", "192.0.2.9:0"] {
+fn circles_other_families_nowhere_and_what_is_inside_are_not_followed() {
+    let inside = ["127.0.0.1:3478", "192.168.1.1:3478", "169.254.169.254:80"];
+    for to in [SERVER, "[2001:db8::1]:3478", "0.0.0.0:3478", "192.0.2.9:0"].into_iter().chain(inside) {
         let mut exchange = Exchange::begin(Request::new());
         assert_eq!(send_on(&mut exchange, SERVER, to), None);
         assert!(matches!(exchange.failure(), Failure::Redirected { to: Some(t), .. } if t == addr(to)), "{to}");
