@@ -22,31 +22,60 @@ pub struct Malformed;
 /// # Errors
 /// [`Malformed`].
 pub fn end(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
-    // Values that are yet to come, in each array and map that is open.
-    let mut open = [0u64; MAX_DEPTH];
-    let mut depth = 0;
-    let mut at = 0usize;
-    loop {
-        let Some(step) = step(bytes, at)? else { return Ok(None) };
-        at = match at.checked_add(step.bytes) {
-            Some(next) if next <= bytes.len() => next,
-            _ => return Ok(None),
-        };
-        if step.values > 0 {
-            *open.get_mut(depth).ok_or(Malformed)? = step.values;
-            depth += 1;
-            continue;
-        }
-        loop {
-            if depth == 0 {
-                return Ok(Some(at));
+    Scanner::default().end(bytes)
+}
+
+/// Looks for the end of one value whose bytes come in parts: what was looked at is not looked at again, so that bytes which
+/// come one by one cost no more than all at once.
+#[derive(Clone, Debug)]
+pub(crate) struct Scanner {
+    at: usize,
+    /// Values that are yet to come, in each array and map that is open.
+    open: [u64; MAX_DEPTH],
+    depth: usize,
+    ended: bool,
+}
+
+impl Default for Scanner {
+    fn default() -> Self {
+        Self { at: 0, open: [0; MAX_DEPTH], depth: 0, ended: false }
+    }
+}
+
+impl Scanner {
+    /// As [`end`]; `bytes` are those of the call before and what has come since.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    pub(crate) fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Malformed> {
+        while !self.ended {
+            let Some(step) = step(bytes, self.at)? else { return Ok(None) };
+            match self.at.checked_add(step.bytes) {
+                Some(next) if next <= bytes.len() => self.at = next,
+                _ => return Ok(None),
             }
-            open[depth - 1] -= 1;
-            if open[depth - 1] > 0 {
-                break;
-            }
-            depth -= 1;
+            self.pass(step.values)?;
         }
+        Ok(Some(self.at))
+    }
+
+    /// Past a value, or into one that holds `values` others.
+    fn pass(&mut self, values: u64) -> Result<(), Malformed> {
+        if values > 0 {
+            *self.open.get_mut(self.depth).ok_or(Malformed)? = values;
+            self.depth += 1;
+            return Ok(());
+        }
+        while self.depth > 0 {
+            let left = &mut self.open[self.depth - 1];
+            *left -= 1;
+            if *left > 0 {
+                return Ok(());
+            }
+            self.depth -= 1;
+        }
+        self.ended = true;
+        Ok(())
     }
 }
 
@@ -64,7 +93,11 @@ fn step(bytes: &[u8], at: usize) -> Result<Option<Step>, Malformed> {
         Some(field.iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte)))
     };
     let plain = |bytes| Some(Step { bytes, values: 0 });
-    let sized = |width, extra| length(width).map(|n| Step { bytes: 1 + width + extra + n as usize, values: 0 });
+    // What no memory of this machine can hold is never there whole.
+    let payload = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    let sized = |width: usize, extra: usize| {
+        length(width).map(|n| Step { bytes: payload(n).saturating_add(1 + width + extra), values: 0 })
+    };
     let filled = |width, each| length(width).map(|n| Step { bytes: 1 + width, values: n * each });
     Ok(match marker {
         0x00..=0x7f | 0xe0..=0xff | 0xc0 | 0xc2 | 0xc3 => plain(1),
@@ -134,6 +167,22 @@ mod tests {
             }
             assert_eq!(end(&[value, b"rest"].concat()), Ok(Some(value.len())), "{value:x?}");
         }
+    }
+
+    #[test]
+    fn a_value_that_comes_in_parts_is_looked_at_once() {
+        for value in EACH {
+            let mut scanner = Scanner::default();
+            for cut in 0..value.len() {
+                assert_eq!(scanner.end(&value[..cut]), Ok(None), "{value:x?} cut at {cut}");
+            }
+            let whole = [value, b"rest"].concat();
+            assert_eq!([scanner.end(&whole), scanner.end(&whole)], [Ok(Some(value.len())); 2], "{value:x?}");
+        }
+        let mut scanner = Scanner::default();
+        assert_eq!(scanner.end(b"\x93\x01\x02"), Ok(None));
+        // What it has seen it does not look at: these would be no value.
+        assert_eq!(scanner.end(b"\xc1\xc1\xc1\x03"), Ok(Some(4)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::frame::lengths::TooLong;
-use crate::frame::msgpack;
+use crate::frame::msgpack::Scanner;
 
 /// What follows each value.
 const DELIMITER: [u8; 8] = [0x64, 0xff, 0xcf, 0x43, 0x4f, 0x29, 0xfe, 0x3d];
@@ -24,9 +24,9 @@ pub(super) fn encode(value: &[u8], out: &mut BytesMut) {
 }
 
 /// The next value, taken from the front of what has come. A value ends where MessagePack says, not where the
-/// delimiter's bytes happen to stand in it.
-pub(super) fn poll_value(bytes: &mut BytesMut, limit: usize) -> Result<Option<Bytes>, Broken> {
-    let end = msgpack::end(bytes).map_err(|_| Broken::Malformed)?;
+/// delimiter's bytes happen to stand in it. `scanner` knows how far the front was looked at.
+pub(super) fn poll_value(bytes: &mut BytesMut, scanner: &mut Scanner, limit: usize) -> Result<Option<Bytes>, Broken> {
+    let end = scanner.end(bytes).map_err(|_| Broken::Malformed)?;
     let length = end.unwrap_or(bytes.len());
     if length > limit {
         return Err(Broken::TooLong(TooLong { length, limit }));
@@ -37,6 +37,7 @@ pub(super) fn poll_value(bytes: &mut BytesMut, limit: usize) -> Result<Option<By
         return Err(Broken::Malformed);
     }
     let value = bytes.split_to(end).freeze();
+    *scanner = Scanner::default();
     bytes.advance(DELIMITER.len());
     Ok(Some(value))
 }
@@ -52,10 +53,10 @@ mod tests {
         encode(b"\xa2hi", &mut stream);
         encode(&inside, &mut stream);
         for cut in 1..stream.len() {
-            let (mut buffer, mut out) = (BytesMut::new(), Vec::new());
+            let (mut buffer, mut scanner, mut out) = (BytesMut::new(), Scanner::default(), Vec::new());
             for part in stream.chunks(cut) {
                 buffer.extend_from_slice(part);
-                while let Some(value) = poll_value(&mut buffer, 100).unwrap() {
+                while let Some(value) = poll_value(&mut buffer, &mut scanner, 100).unwrap() {
                     out.push(value);
                 }
             }
@@ -65,9 +66,9 @@ mod tests {
 
     #[test]
     fn a_stream_that_is_none_is_refused() {
-        assert!(matches!(poll_value(&mut BytesMut::from(&b"\x01notthemark"[..]), 9), Err(Broken::Malformed)));
-        assert!(matches!(poll_value(&mut BytesMut::from(&b"\xc1"[..]), 9), Err(Broken::Malformed)));
-        let mut long = BytesMut::from(&b"\xc6\xff\xff\xff\xff0123456789"[..]);
-        assert!(matches!(poll_value(&mut long, 9), Err(Broken::TooLong(_))));
+        let read = |bytes: &[u8]| poll_value(&mut BytesMut::from(bytes), &mut Scanner::default(), 9);
+        assert!(matches!(read(b"\x01notthemark"), Err(Broken::Malformed)));
+        assert!(matches!(read(b"\xc1"), Err(Broken::Malformed)));
+        assert!(matches!(read(b"\xc6\xff\xff\xff\xff0123456789"), Err(Broken::TooLong(_))));
     }
 }

@@ -3,6 +3,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 
 use super::*;
+use crate::frame::msgpack::Scanner;
 use crate::{NetConf, Pipe};
 
 fn echo(name: &str) -> Pool {
@@ -218,7 +219,7 @@ fn no_bytes_panic_what_reads_them() {
             bytes.iter_mut().for_each(|byte| *byte = rng.random());
         }
         let _read = envelope::parse(&Bytes::from(bytes.clone()));
-        let _read = delimited::poll_value(&mut BytesMut::from(&bytes[..]), 30);
+        let _read = delimited::poll_value(&mut BytesMut::from(&bytes[..]), &mut Scanner::default(), 30);
         if let Ok(packed) = Packed::from_bytes(bytes) {
             let _read = packed.value();
         }

@@ -7,6 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::delimited::{self, Broken};
+use crate::frame::msgpack::Scanner;
 use crate::frame::ws::{Close, Message, WebSocket, WsError};
 
 /// Bytes that one read of a delimited stream takes.
@@ -126,6 +127,7 @@ impl Wire {
 pub(super) struct Delimited {
     io: Counted,
     read: BytesMut,
+    scanner: Scanner,
     out: BytesMut,
     limit: usize,
     ended: bool,
@@ -133,7 +135,7 @@ pub(super) struct Delimited {
 
 impl Delimited {
     pub(super) fn new(io: Counted, limit: usize) -> Self {
-        Self { io, read: BytesMut::new(), out: BytesMut::new(), limit, ended: false }
+        Self { io, read: BytesMut::new(), scanner: Scanner::default(), out: BytesMut::new(), limit, ended: false }
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, WsError>>> {
@@ -141,7 +143,7 @@ impl Delimited {
             return Poll::Ready(None);
         }
         loop {
-            match delimited::poll_value(&mut self.read, self.limit) {
+            match delimited::poll_value(&mut self.read, &mut self.scanner, self.limit) {
                 Ok(Some(value)) => return Poll::Ready(Some(Ok(value))),
                 Ok(None) => {}
                 Err(error) => return self.end(Some(broken(error))),
