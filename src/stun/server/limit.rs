@@ -117,7 +117,8 @@ fn fullest(row: &[Bucket; WAYS], limits: Limits, millis: u32) -> usize {
     (0..WAYS).max_by_key(worth).unwrap_or(0)
 }
 
-fn source(ip: IpAddr) -> (u8, u64) {
+/// What counts as one source: its family and its prefix.
+pub(in crate::stun) fn source(ip: IpAddr) -> (u8, u64) {
     match ip.to_canonical() {
         IpAddr::V4(ip) => (4, u64::from(ip.to_bits())),
         IpAddr::V6(ip) => (6, (ip.to_bits() >> 64) as u64),

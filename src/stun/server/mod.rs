@@ -7,3 +7,4 @@ mod limit;
 pub use addresses::{Addresses, AddressesError, Corner};
 pub use binding::{Binding, Counters, Reply};
 pub use limit::Limits;
+pub(super) use limit::source;
