@@ -18,6 +18,8 @@ pub const TLS_PORT: u16 = 5349;
 pub struct ServerName {
     host: String,
     port: Option<u16>,
+    /// The zone of a link-local address; 0 for none.
+    zone: u32,
 }
 
 /// A server's name that can not be read.
@@ -35,7 +37,7 @@ impl std::str::FromStr for ServerName {
             return Ok(addr.into());
         }
         if let Ok(ip) = rest.trim_matches(['[', ']']).parse::<IpAddr>() {
-            return Ok(Self { host: ip.to_string(), port: None });
+            return Ok(Self { host: ip.to_string(), port: None, zone: 0 });
         }
         let (host, port) = match rest.rsplit_once(':') {
             Some((host, port)) => (host, Some(port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?)),
@@ -45,13 +47,14 @@ impl std::str::FromStr for ServerName {
         if host.is_empty() || host.len() > 253 || !host.chars().all(plain) {
             return Err(wrong());
         }
-        Ok(Self { host: host.to_owned(), port })
+        Ok(Self { host: host.to_owned(), port, zone: 0 })
     }
 }
 
 impl std::fmt::Display for ServerName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (self.port, self.host.contains(':')) {
+            (Some(port), true) if self.zone != 0 => write!(f, "[{}%{}]:{port}", self.host, self.zone),
             (Some(port), true) => write!(f, "[{}]:{port}", self.host),
             (Some(port), false) => write!(f, "{}:{port}", self.host),
             (None, _) => f.write_str(&self.host),
@@ -61,7 +64,8 @@ impl std::fmt::Display for ServerName {
 
 impl From<SocketAddr> for ServerName {
     fn from(addr: SocketAddr) -> Self {
-        Self { host: addr.ip().to_string(), port: Some(addr.port()) }
+        let zone = if let SocketAddr::V6(v6) = addr { v6.scope_id() } else { 0 };
+        Self { host: addr.ip().to_string(), port: Some(addr.port()), zone }
     }
 }
 
@@ -95,7 +99,7 @@ pub(crate) async fn resolve(
         let port = server.port.unwrap_or(default_port);
         if let Ok(ip) = server.host.parse::<IpAddr>() {
             if families.contains(&Family::of(ip)) {
-                resolved.addrs.push((index, (ip, port).into()));
+                resolved.addrs.push((index, zoned((ip, port).into(), server.zone)));
             }
             continue;
         }
@@ -124,12 +128,30 @@ pub(crate) async fn resolve(
     let found = |index| resolved.addrs.iter().any(|(at, _)| *at == index);
     for (index, server) in servers.iter().enumerate() {
         let named = server.host.parse::<IpAddr>().is_err();
-        let told = |error: &ResolveError| error.to_string().contains(&server.host);
-        if named && !found(index) && !resolved.failed.iter().any(told) {
+        if named && !found(index) && !resolved.failed.iter().any(|error| is_about(error, &server.host)) {
             resolved.failed.push(ResolveError::NoSuchName { name: server.host.clone() });
         }
     }
     resolved
+}
+
+/// An address with its zone, where it has one.
+fn zoned(mut addr: SocketAddr, zone: u32) -> SocketAddr {
+    if let SocketAddr::V6(v6) = &mut addr {
+        v6.set_scope_id(zone);
+    }
+    addr
+}
+
+/// True when a failure tells what became of a name.
+fn is_about(error: &ResolveError, host: &str) -> bool {
+    match error {
+        // Without a resolver no name was asked for.
+        ResolveError::Configuration { .. } => true,
+        ResolveError::TimedOut { name, .. } | ResolveError::NoSuchName { name } | ResolveError::Failed { name, .. } => {
+            name == host
+        }
+    }
 }
 
 #[cfg(test)]
@@ -147,10 +169,24 @@ mod tests {
             ("[2001:db8::1]:3479", "2001:db8::1", Some(3479)),
             ("2001:db8::1", "2001:db8::1", None),
         ] {
-            assert_eq!(text.parse(), Ok(ServerName { host: host.to_owned(), port }), "{text}");
+            assert_eq!(text.parse(), Ok(ServerName { host: host.to_owned(), port, zone: 0 }), "{text}");
         }
         for wrong in ["", ":3478", "host:", "host:0", "host:70000", "a b", "http://x/"] {
             assert!(wrong.parse::<ServerName>().is_err(), "{wrong}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_link_local_server_keeps_its_zone() {
+        let server: ServerName = "[fe80::1%3]:3478".parse().unwrap();
+        assert_eq!(server.to_string(), "[fe80::1%3]:3478");
+        let resolved = resolve(&[server], &Family::BOTH, None, Duration::ZERO, PORT).await;
+        assert_eq!(resolved.addrs, [(0, "[fe80::1%3]:3478".parse().unwrap())]);
+    }
+
+    #[test]
+    fn a_failure_tells_of_its_own_name_only() {
+        let error = ResolveError::NoSuchName { name: "stun.example.org".into() };
+        assert!(is_about(&error, "stun.example.org") && !is_about(&error, "stun.example"));
     }
 }
