@@ -93,7 +93,7 @@ impl Interface {
         let links = sys::links().map_err(failed)?;
         let mut addrs: BTreeMap<String, Vec<InterfaceAddr>> = BTreeMap::new();
         for entry in if_addrs::get_if_addrs().map_err(failed)? {
-            addrs.entry(entry.name.clone()).or_default().push(address(&entry.addr));
+            addrs.entry(without_label(&entry.name).to_owned()).or_default().push(address(&entry.addr));
         }
         let join = |(name, link): (String, Link)| {
             let addrs = addrs.remove(&name).unwrap_or_default();
@@ -210,6 +210,11 @@ impl fmt::Debug for Interface {
     }
 }
 
+/// The interface of an address that Linux lists under a label of its own (`eth0:1`). No name there has a colon.
+pub(crate) fn without_label(name: &str) -> &str {
+    if cfg!(target_os = "linux") { name.split(':').next().unwrap_or(name) } else { name }
+}
+
 fn address(addr: &if_addrs::IfAddr) -> InterfaceAddr {
     let prefix = match addr {
         if_addrs::IfAddr::V4(v4) => v4.prefixlen,
@@ -233,6 +238,12 @@ mod tests {
         let addr = lo.addrs().iter().find(|a| a.ip == IpAddr::from(Ipv4Addr::LOCALHOST)).unwrap();
         assert_eq!((addr.prefix, addr.scope), (8, Scope::Loopback));
         assert_eq!(Interface::by_name(lo.name()).unwrap(), lo);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_address_with_a_label_belongs_to_its_interface() {
+        assert_eq!(["eth0:1", "eth0", "br-lan.7:dhcp"].map(without_label), ["eth0", "eth0", "br-lan.7"]);
     }
 
     #[test]

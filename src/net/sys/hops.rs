@@ -53,11 +53,12 @@ fn reporter(message: &libc::msghdr, family: Family) -> Option<IpAddr> {
     // SAFETY: as above: null, or a header within the buffer.
     while let Some(found) = unsafe { header.as_ref() } {
         if (found.cmsg_level, found.cmsg_type) == wanted {
-            // SAFETY: a message of this kind holds a sock_extended_err, and behind it the reporter's address.
-            let error = unsafe { &*libc::CMSG_DATA(header).cast::<libc::sock_extended_err>() };
-            // SAFETY: as above.
+            // SAFETY: a message of this kind holds a sock_extended_err.
+            let error = unsafe { libc::CMSG_DATA(header) }.cast::<libc::sock_extended_err>();
+            // SAFETY: behind it stands the reporter's address, which only a pointer into the whole buffer may reach.
             let address = unsafe { libc::SO_EE_OFFENDER(error) };
-            return if is_time_exceeded(error) { ip(address) } else { None };
+            // SAFETY: as above, and the buffer is aligned for it.
+            return if is_time_exceeded(unsafe { &*error }) { ip(address) } else { None };
         }
         // SAFETY: as for the first header.
         header = unsafe { libc::CMSG_NXTHDR(message, header) };

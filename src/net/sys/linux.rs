@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::AsRawFd;
 use std::{fs, io, mem, ptr};
 
-use crate::net::interface::Link;
+use crate::net::interface::{Link, without_label};
 use crate::net::{Family, Flags, Mac};
 
 /// Every interface by name: index, hardware address, MTU and flags, also of those that have no address.
@@ -17,14 +17,14 @@ pub(crate) fn links() -> io::Result<Vec<(String, Link)>> {
     // SAFETY: getifaddrs returned a list whose entries stay valid until `list` is dropped.
     while let Some(item) = unsafe { entry.as_ref() } {
         // SAFETY: each entry's name is a string that ends in zero.
-        let name = unsafe { CStr::from_ptr(item.ifa_name) }.to_string_lossy().into_owned();
-        let link = found.entry(name).or_default();
+        let name = unsafe { CStr::from_ptr(item.ifa_name) }.to_string_lossy();
+        let link = found.entry(without_label(&name).to_owned()).or_default();
         link.flags = flags(item.ifa_flags);
         // SAFETY: each entry's address is null or valid for as long as the list.
-        let addr = unsafe { item.ifa_addr.as_ref() };
-        if let Some(addr) = addr.filter(|addr| i32::from(addr.sa_family) == libc::AF_PACKET) {
-            // SAFETY: an address of this family is a sockaddr_ll.
-            let hardware = unsafe { &*ptr::from_ref(addr).cast::<libc::sockaddr_ll>() };
+        let family = unsafe { item.ifa_addr.as_ref() }.map(|addr| i32::from(addr.sa_family));
+        if family == Some(libc::AF_PACKET) {
+            // SAFETY: an address of this family is a sockaddr_ll, which is longer than a sockaddr.
+            let hardware = unsafe { &*item.ifa_addr.cast::<libc::sockaddr_ll>() };
             link.index = hardware.sll_ifindex.unsigned_abs();
             link.mac = mac(hardware);
         }
