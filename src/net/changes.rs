@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::sys;
-use super::{Family, Interface};
+use super::{Family, Interface, table};
 
 /// Changes come in crowds: a card that comes up is a link, addresses and routes.
 const CROWD: Duration = Duration::from_millis(50);
@@ -82,16 +82,19 @@ impl Changes {
     }
 }
 
-/// What is compared: the kernel also tells of counters and of lifetimes that begin anew.
+/// What is compared: the kernel also tells of counters and of lifetimes that begin anew. Of IPv6's routes those that lead
+/// out: the rest follow the addresses, or come and go with neighbours.
 #[derive(PartialEq, Eq)]
 struct Snapshot {
     interfaces: Vec<Interface>,
-    routes: Option<String>,
+    routes: Vec<String>,
 }
 
 impl Snapshot {
     fn take() -> Self {
         // A list that can not be read is no other network.
-        Self { interfaces: Interface::list().unwrap_or_default(), routes: sys::route_table(Family::V4) }
+        let v4 = sys::route_table(Family::V4);
+        let v6 = sys::route_table(Family::V6).map(|text| table::default_routes(Family::V6, &text));
+        Self { interfaces: Interface::list().unwrap_or_default(), routes: v4.into_iter().chain(v6).collect() }
     }
 }

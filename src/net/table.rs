@@ -21,6 +21,15 @@ pub(crate) fn gateway(family: Family, interface: &str, table: &str) -> Option<Ip
     own.min_by_key(|entry| entry.metric)?.gateway.filter(|gateway| !gateway.is_unspecified())
 }
 
+/// The default routes of a table as a text that differs when they do, whatever their order; what the kernel counts is left out.
+#[cfg_attr(not(feature = "peer"), allow(dead_code, reason = "for those who watch for changes"))]
+pub(crate) fn default_routes(family: Family, table: &str) -> String {
+    let told = |entry: Entry<'_>| format!("{} {:?} {}\n", entry.interface, entry.gateway, entry.metric);
+    let mut routes: Vec<String> = entries(family, table).map(told).collect();
+    routes.sort();
+    routes.concat()
+}
+
 fn entries(family: Family, table: &str) -> impl Iterator<Item = Entry<'_>> {
     table.lines().filter_map(move |line| match family {
         Family::V4 => entry_v4(line),
@@ -110,6 +119,17 @@ fe800000000000000000000000000000 40 00000000000000000000000000000000 00 00000000
         assert_eq!(default_interface(Family::V6, V6), Some("eth0"));
         let unreachable_only = V6.lines().last().unwrap();
         assert_eq!(default_interface(Family::V6, unreachable_only), None);
+    }
+
+    #[test]
+    fn default_routes_differ_by_where_they_lead_and_not_by_what_is_counted() {
+        let routes = |text: &str| default_routes(Family::V6, text);
+        assert_eq!(routes(V6), routes(&V6.replace("00000001 00000000", "00000007 000000aa")));
+        assert_ne!(
+            routes(V6),
+            routes(&V6.replace("fe800000000000000000000000000001", "fe800000000000000000000000000002"))
+        );
+        assert_ne!(routes(V6), routes(V6.lines().next().unwrap()));
     }
 
     #[test]
