@@ -36,8 +36,8 @@ impl ChangeBell {
             })
         }?;
         socket.bind(&addr)?;
-        // SAFETY: a socket2::Socket owns its descriptor, always tells that one, and keeps it open until it is dropped.
-        Ok(Self(unsafe { AsyncFd::register(socket) }?))
+        #[allow(deprecated, reason = "its successor `register` is newer than the oldest tokio that we work with")]
+        Ok(Self(AsyncFd::new(socket)?))
     }
 
     /// Until something was told; all that was told is taken out, unread. Cancel safe.

@@ -27,8 +27,8 @@ impl SleepBell {
         if unsafe { libc::timerfd_settime(timer.as_raw_fd(), 0, &raw const every, ptr::null_mut()) } < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: a File owns its descriptor, always tells that one, and keeps it open until it is dropped.
-        Ok(Self(unsafe { AsyncFd::register(timer) }?))
+        #[allow(deprecated, reason = "its successor `register` is newer than the oldest tokio that we work with")]
+        Ok(Self(AsyncFd::new(timer)?))
     }
 
     /// Until more than one period has passed at once. Cancel safe.
