@@ -27,7 +27,8 @@ pub struct SocketOptions {
     pub only_v6: bool,
     /// `SO_BROADCAST`: datagrams to broadcast addresses.
     pub broadcast: bool,
-    /// `SO_LINGER`: how long closing waits for unsent bytes; zero resets the connection at once.
+    /// `SO_LINGER`: how long closing waits for unsent bytes, in whole seconds, rounded up; zero resets the connection at
+    /// once. Closing then holds up the thread that does it, which may be one of the runtime's.
     pub linger: Option<Duration>,
     /// TCP keepalive probes.
     pub keepalive: Option<Keepalive>,
@@ -37,8 +38,8 @@ pub struct SocketOptions {
     pub recv_buffer: Option<usize>,
     /// `SO_SNDBUF` in bytes (Linux doubles it).
     pub send_buffer: Option<usize>,
-    /// `IP_TOS` or `IPV6_TCLASS`: the DSCP in the upper six bits.
+    /// `IP_TOS` or `IPV6_TCLASS`: the DSCP in the upper six bits. A socket for both families has both.
     pub tos: Option<u8>,
-    /// `IP_TTL` or `IPV6_UNICAST_HOPS`.
+    /// `IP_TTL` or `IPV6_UNICAST_HOPS`, likewise.
     pub ttl: Option<u8>,
 }

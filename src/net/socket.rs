@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 #[cfg(unix)]
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
@@ -29,7 +30,7 @@ pub(crate) fn listener(local: &Local, options: &SocketOptions) -> Result<Socket,
     Ok(socket)
 }
 
-/// A Unix stream socket that listens on a path. With `reuse_addr` a socket that nobody listens on
+/// A Unix stream socket that listens on a path. With `reuse_addr` a socket file that nobody holds
 /// any more is replaced.
 #[cfg(unix)]
 pub(crate) fn unix_listener(path: &Path, options: &SocketOptions) -> Result<(Socket, UnixPath), SocketError> {
@@ -53,12 +54,13 @@ pub(crate) fn unix(target: &dyn std::fmt::Display) -> Result<Socket, SocketError
     Ok(socket)
 }
 
-/// A socket file on which nobody listens: connecting is refused.
+/// A socket file that no socket is bound to any more. Asked with a socket of another kind, which no listener takes for a
+/// client and which waits for none: it is told of the wrong kind where something is bound, and refused where nothing is.
 #[cfg(unix)]
 pub(super) fn is_abandoned(path: &Path, addr: &SockAddr) -> bool {
     use std::os::unix::fs::FileTypeExt;
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-    let refusal = Socket::new(Domain::UNIX, Type::STREAM, None).and_then(|probe| probe.connect(addr));
+    let refusal = Socket::new(Domain::UNIX, Type::DGRAM, None).and_then(|probe| probe.connect(addr));
     is_socket && refusal.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
@@ -177,10 +179,12 @@ fn apply(
     set(options.send_buffer.is_some(), "SO_SNDBUF", &|| {
         socket.set_send_buffer_size(options.send_buffer.unwrap_or_default())
     });
-    set(options.tos.is_some(), "IP_TOS", &|| set_tos(socket, local, options.tos.unwrap_or_default()));
-    set(options.ttl.is_some(), "IP_TTL", &|| set_ttl(socket, local, options.ttl.unwrap_or_default()));
+    for family in families_carried(local, options).iter().copied() {
+        set(options.tos.is_some(), "IP_TOS", &|| set_tos(socket, family, options.tos.unwrap_or_default()));
+        set(options.ttl.is_some(), "IP_TTL", &|| set_ttl(socket, family, options.ttl.unwrap_or_default()));
+    }
     if kind == Type::STREAM {
-        set(options.linger.is_some(), "SO_LINGER", &|| socket.set_linger(options.linger));
+        set(options.linger.is_some(), "SO_LINGER", &|| socket.set_linger(options.linger.map(whole_seconds)));
         set(options.nodelay, "TCP_NODELAY", &|| socket.set_tcp_nodelay(true));
         set(options.keepalive.is_some(), "SO_KEEPALIVE", &|| keepalive(socket, options));
     }
@@ -193,12 +197,17 @@ pub(crate) fn inherit(socket: SockRef<'_>, options: &SocketOptions) -> io::Resul
         socket.set_tcp_nodelay(true)?;
     }
     if options.linger.is_some() {
-        socket.set_linger(options.linger)?;
+        socket.set_linger(options.linger.map(whole_seconds))?;
     }
     if options.keepalive.is_some() {
         keepalive(&socket, options)?;
     }
     Ok(())
+}
+
+/// The kernel counts whole seconds here, and zero means something else: less than one is one.
+fn whole_seconds(limit: Duration) -> Duration {
+    Duration::from_secs(limit.as_secs().saturating_add(u64::from(limit.subsec_nanos() > 0)))
 }
 
 fn keepalive(socket: &Socket, options: &SocketOptions) -> io::Result<()> {
@@ -207,17 +216,28 @@ fn keepalive(socket: &Socket, options: &SocketOptions) -> io::Result<()> {
     socket.set_tcp_keepalive(&probes.with_retries(keepalive.retries))
 }
 
-fn set_tos(socket: &Socket, local: SocketAddr, tos: u8) -> io::Result<()> {
+/// Whose packets the socket carries: Linux keeps the options of each family apart on one that carries both; elsewhere a
+/// socket has those of its own family alone.
+fn families_carried(local: SocketAddr, options: &SocketOptions) -> &'static [Family] {
+    let both = cfg!(target_os = "linux") && local.ip().is_unspecified() && !options.only_v6;
     match local {
-        SocketAddr::V4(_) => socket.set_tos_v4(tos.into()),
-        SocketAddr::V6(_) => socket.set_tclass_v6(tos.into()),
+        SocketAddr::V4(_) => &[Family::V4],
+        SocketAddr::V6(_) if both => &[Family::V6, Family::V4],
+        SocketAddr::V6(_) => &[Family::V6],
     }
 }
 
-fn set_ttl(socket: &Socket, local: SocketAddr, ttl: u8) -> io::Result<()> {
-    match local {
-        SocketAddr::V4(_) => socket.set_ttl_v4(ttl.into()),
-        SocketAddr::V6(_) => socket.set_unicast_hops_v6(ttl.into()),
+fn set_tos(socket: &Socket, family: Family, tos: u8) -> io::Result<()> {
+    match family {
+        Family::V4 => socket.set_tos_v4(tos.into()),
+        Family::V6 => socket.set_tclass_v6(tos.into()),
+    }
+}
+
+fn set_ttl(socket: &Socket, family: Family, ttl: u8) -> io::Result<()> {
+    match family {
+        Family::V4 => socket.set_ttl_v4(ttl.into()),
+        Family::V6 => socket.set_unicast_hops_v6(ttl.into()),
     }
 }
 
@@ -242,4 +262,43 @@ pub(crate) fn refused<T>(
     result: io::Result<T>,
 ) -> Result<T, SocketError> {
     result.map_err(|source| SocketError { step, target: target.to_string(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_linger_of_less_than_a_second_is_no_reset() {
+        let whole = |millis| whole_seconds(Duration::from_millis(millis));
+        assert_eq!([0, 1, 500, 1000, 1001].map(whole), [0, 1, 1, 1, 2].map(Duration::from_secs));
+        assert_eq!(whole_seconds(Duration::MAX), Duration::from_secs(u64::MAX));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_socket_for_both_families_has_the_options_on_both() {
+        let options = SocketOptions { tos: Some(0x28), ttl: Some(17), ..SocketOptions::default() };
+        let socket = datagram(&Local::any(Family::V6), &options).unwrap();
+        assert_eq!((socket.tclass_v6().unwrap(), socket.unicast_hops_v6().unwrap()), (0x28, 17));
+        assert_eq!((socket.tos_v4().unwrap(), socket.ttl_v4().unwrap()), (0x28, 17));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_a_file_that_no_socket_is_bound_to_is_abandoned_and_no_listener_hears_of_the_question() {
+        let path = std::env::temp_dir().join(format!("natpipe-abandoned-{}", std::process::id()));
+        let addr = SockAddr::unix(&path).unwrap();
+        let socket = unix(&"a test").unwrap();
+        socket.bind(&addr).unwrap();
+        let bound = is_abandoned(&path, &addr);
+        socket.listen(1).unwrap();
+        let listening = is_abandoned(&path, &addr);
+        let knocked = socket.accept().map(drop).map_err(|error| error.kind());
+        drop(socket);
+        let left = is_abandoned(&path, &addr);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!((bound, listening, left), (false, false, true));
+        assert_eq!(knocked, Err(io::ErrorKind::WouldBlock));
+    }
 }
