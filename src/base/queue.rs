@@ -11,6 +11,22 @@ pub(crate) struct Limits {
     pub(crate) bytes: usize,
 }
 
+impl Limits {
+    /// A bound in bytes alone bounds the messages too: each takes memory beside its payload, and an empty one only that.
+    fn most_items(self) -> usize {
+        match (self.messages, self.bytes) {
+            (0, 0) => usize::MAX,
+            (0, bytes) => (bytes / BESIDE_PAYLOAD).max(ALWAYS),
+            (messages, _) => messages,
+        }
+    }
+}
+
+/// What a message takes beside its payload, in bytes, about.
+const BESIDE_PAYLOAD: usize = 128;
+/// So many messages fit into the smallest queue that is bounded in bytes alone, if their payload does.
+const ALWAYS: usize = 64;
+
 /// First in, first out, with a size known in bytes.
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
@@ -31,8 +47,8 @@ impl<T> Queue<T> {
     /// True when one more item has to wait. An empty queue takes an item of any size, so that a
     /// message larger than the byte limit still gets through, alone.
     pub(crate) fn is_full(&self) -> bool {
-        let Limits { messages, bytes } = self.limits;
-        !self.is_empty() && ((messages > 0 && self.items.len() >= messages) || (bytes > 0 && self.bytes >= bytes))
+        let bytes = self.limits.bytes;
+        !self.is_empty() && (self.items.len() >= self.limits.most_items() || (bytes > 0 && self.bytes >= bytes))
     }
 
     /// Appends, whatever the limits say: the caller has asked [`is_full`](Self::is_full) before.
@@ -110,6 +126,15 @@ mod tests {
         assert!(!queue.is_full());
         queue.push('a', 100);
         assert!(queue.is_full());
+    }
+
+    #[test]
+    fn a_bound_in_bytes_bounds_messages_without_any() {
+        let mut queue = Queue::new(limits(0, 1 << 20));
+        let dropped: usize = (0..100_000).map(|n| queue.push_dropping_oldest(n, 0)).sum();
+        assert_eq!((queue.items.len(), dropped), (1 << 13, 100_000 - (1 << 13)));
+        let mut small = Queue::new(limits(0, 10));
+        (0..5).for_each(|n| assert_eq!(small.push_dropping_oldest(n, 2), 0));
     }
 
     #[test]

@@ -116,7 +116,8 @@ impl NetConf {
         Self { con_timeout: limit, ..self }
     }
 
-    /// Messages that each queue holds; 0, the default, leaves the bound to [`max_qbytes`](Self::max_qbytes).
+    /// Messages that each queue holds; 0, the default, leaves the bound to [`max_qbytes`](Self::max_qbytes), one message
+    /// for each 128 bytes of it and 64 at least.
     ///
     /// A full queue stops the reading of a stream, so that the sender feels it; of datagrams the
     /// oldest goes, and is counted.
@@ -179,7 +180,10 @@ impl NetConf {
         Self { do_close: on, ..self }
     }
 
-    /// `SO_LINGER`: how long closing waits for unsent bytes; zero resets the connection. Default off.
+    /// `SO_LINGER`: how long closing waits for unsent bytes, in whole seconds, rounded up; zero resets the connection.
+    /// Default off: the kernel sends what is left by itself.
+    ///
+    /// Above zero, closing a connection whose peer takes no more holds up a thread of the runtime for as long.
     pub fn linger(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.socket.linger = limit.into();
         self
