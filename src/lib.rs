@@ -10,6 +10,7 @@
 //! | `duct` | message ducts: two ends, objects in, objects out (feature `duct`, Unix systems) |
 //! | [`frame`] | bytes to messages: lengths, first-byte sniffing, WebSocket (feature `ws`) |
 //! | `key` | who a peer is: identities, tickets, sealed messages, TLS by key (feature `peer`) |
+//! | `lab` | NATs on this machine: in memory with virtual time, and on Linux real ones (feature `lab`) |
 //! | [`nat`] | how a NAT behaves: a model, probing, classification, prediction, pairs, the report |
 //! | [`net`] | what this machine has: interfaces, routes, name resolution, sockets |
 //! | `peer` | a pipe to whoever holds a ticket, whatever NATs stand between (feature `peer`) |

@@ -33,11 +33,13 @@ pub enum Message {
     Binary(Bytes),
     /// Text; its bytes are valid UTF-8.
     Text(String),
-    /// Are you there? It has been answered already when it comes out of [`WebSocket::next`].
+    /// Are you there? The answer is queued when this comes out of [`WebSocket::next`], and leaves with the next call that
+    /// receives, sends or flushes.
     Ping(Bytes),
     /// Yes.
     Pong(Bytes),
-    /// The peer closes; it has been answered already.
+    /// The peer closes. The answer is queued, and leaves with the call of [`WebSocket::next`] that tells the end; who drops
+    /// the socket before leaves the peer without one.
     Close(Close),
 }
 
