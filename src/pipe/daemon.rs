@@ -96,7 +96,8 @@ impl Daemon {
     }
 
     /// Listens on every address that only the local network reaches: private, unique-local and
-    /// link-local ones, each by its own interface.
+    /// link-local ones, each by its own interface; not on those of a carrier's NAT (100.64.0.0/10), which its other
+    /// customers may reach.
     ///
     /// # Errors
     /// As [`listen_all`](Self::listen_all); [`DaemonError::Nowhere`] when the machine has no such address.
@@ -104,8 +105,7 @@ impl Daemon {
         let mut found = Vec::new();
         for interface in Interface::list()?.into_iter().filter(|i| i.flags().up) {
             for route in Family::BOTH.into_iter().flat_map(|family| interface.routes(family)) {
-                let local = |ip: &&IpAddr| Scope::of(**ip).is_inside() || Scope::of(**ip) == Scope::LinkLocal;
-                let ips: Vec<IpAddr> = route.nic().iter().filter(local).copied().collect();
+                let ips: Vec<IpAddr> = route.nic().iter().copied().filter(|ip| is_local(*ip)).collect();
                 for bound in ips.into_iter().filter_map(|ip| route.bind_to(ip, port).ok()) {
                     found.push(self.add_listener(proto, &bound).await?);
                 }
@@ -200,7 +200,24 @@ impl Drop for Daemon {
     }
 }
 
+/// True for what only the own network reaches.
+fn is_local(ip: IpAddr) -> bool {
+    matches!(Scope::of(ip), Scope::Private | Scope::UniqueLocal | Scope::LinkLocal)
+}
+
 /// True when the machine has the family of the address.
 fn has_family(ip: IpAddr) -> bool {
     crate::net::socket::has_family(Family::of(ip))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_other_customers_of_a_carrier_reach_is_not_local() {
+        let local = |ip: &str| is_local(ip.parse().unwrap());
+        assert!(["10.0.0.1", "169.254.0.1", "fd00::1", "fe80::1"].into_iter().all(local));
+        assert!(!["100.64.0.1", "127.0.0.1", "8.8.8.8", "2606:4700::1111"].into_iter().any(local));
+    }
 }
