@@ -86,16 +86,35 @@ fn is_test_file(path: &Path) -> bool {
     path.file_name().is_some_and(|n| n == "tests.rs") || path.components().any(|c| c.as_os_str() == "tests")
 }
 
-/// Comments and strings blanked, everything from the first test module on dropped.
+/// Comments and strings blanked, and every item that is there for tests only.
 fn strip(text: &str) -> Vec<String> {
-    let mut out = Vec::new();
-    for line in text.lines() {
-        if line.trim_start().starts_with("#[cfg(test)]") {
-            break;
+    let (mut out, mut lines) = (Vec::new(), text.lines());
+    while let Some(line) = lines.next() {
+        let (indent, code) = line.split_at(line.len() - line.trim_start().len());
+        if code.starts_with("#[cfg(test)]") {
+            let skipped = 1 + item(indent, &mut lines);
+            out.extend(std::iter::repeat_n(String::new(), skipped));
+        } else {
+            out.push(blank(line));
         }
-        out.push(blank(line));
     }
     out
+}
+
+/// Takes the lines of one item as rustfmt writes it: a single line, or all up to the brace that stands as far in as the first.
+fn item<'a>(indent: &str, lines: &mut impl Iterator<Item = &'a str>) -> usize {
+    let mut taken = 0;
+    let mut begun = false;
+    for line in lines {
+        taken += 1;
+        let code = blank(line);
+        let alone = !begun && code.trim_end().ends_with([';', ',', '}']);
+        if alone || line.strip_prefix(indent).is_some_and(|code| code.starts_with('}')) {
+            break;
+        }
+        begun |= !code.trim_start().starts_with("#[");
+    }
+    taken
 }
 
 fn blank(line: &str) -> String {
@@ -251,5 +270,8 @@ fn the_rules_catch_what_they_forbid() {
     assert_eq!(rooms_named("use crate::{pipe::Pipe, net};"), ["pipe", "net"]);
     assert_eq!(rooms_named("let x = crate::nat::Report::new();"), ["nat"]);
     assert_eq!(blank(r#"let s = "tokio"; // tokio"#), "let s = ; ");
-    assert_eq!(strip("a\n#[cfg(test)]\nmod tests {}"), ["a"]);
+    let text =
+        "a\n#[cfg(test)]\nmod tests {\n    fn b() {\n    }\n}\nc\n    #[cfg(test)]\n    #[rare]\n    d: E,\n    f";
+    assert_eq!(strip(text).concat(), "ac    f");
+    assert_eq!(strip(text).len(), text.lines().count());
 }
