@@ -6,12 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use socket2::Socket;
+use socket2::{Socket, Type};
 #[cfg(unix)]
 use tokio::net::UnixStream;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 
+use super::mailbox::after;
 use super::{Addr, Dest, NetConf, OpenFailure, Proto};
 use crate::base::task::Nursery;
 use crate::net::{self, Family, Local, Race, ResolveError, Resolver, Route, SocketError, SocketStep};
@@ -170,6 +171,14 @@ pub(crate) fn listening(socket: Socket) -> Result<Socket, SocketError> {
     }
 }
 
+/// The address that a given socket has, bound or not: it tells where it can lead. A datagram socket for both families
+/// leads everywhere.
+pub(crate) fn own_address(socket: &Socket) -> Option<Local> {
+    let addr = socket.local_addr().ok()?.as_socket()?;
+    let both = addr.is_ipv6() && socket.r#type().ok()? == Type::DGRAM && !socket.only_v6().unwrap_or(true);
+    (!both).then(|| addr.into())
+}
+
 /// A given stream socket: connected already, or to be connected to `dest`.
 pub(crate) async fn adopted(socket: Socket, proto: Proto, dest: &Dest, conf: &NetConf) -> Result<Stream, OpenFailure> {
     let connected = socket.peer_addr().is_ok();
@@ -184,7 +193,7 @@ pub(crate) async fn adopted(socket: Socket, proto: Proto, dest: &Dest, conf: &Ne
             TcpStream::from_std(socket.into()).map(Stream::Tcp).map_err(|source| failed(Addr::Unnamed, source))
         }
         (Proto::Tcp, false) => {
-            let addr = first_address(dest, proto, None, conf).await?;
+            let addr = first_address(dest, proto, own_address(&socket).as_ref(), conf).await?;
             let connect = TcpSocket::from_std_stream(socket.into()).connect(addr);
             match tokio::time::timeout(conf.con_timeout, connect).await {
                 Ok(Ok(stream)) => Ok(Stream::Tcp(stream)),
@@ -265,9 +274,15 @@ impl Attempts<'_> {
         self.look_up(resolver, name, &mut race, &mut lookups);
         loop {
             while let Some(addr) = race.poll_attempt(begun.elapsed()) {
-                deadline.get_or_insert_with(|| Instant::now() + self.conf.con_timeout);
-                let (socket, addr) = self.socket(addr)?;
-                attempts.begin(async move { (addr, socket.connect(addr).await) });
+                deadline.get_or_insert_with(|| after(self.conf.con_timeout));
+                match self.socket(addr) {
+                    Ok((socket, addr)) => attempts.begin(async move { (addr, socket.connect(addr).await) }),
+                    // A family that this machine can not use leaves the other one its chance.
+                    Err(refused) => {
+                        self.tried.push((addr.into(), refused.into()));
+                        race.handle_failure();
+                    }
+                }
             }
             if race.is_lost() {
                 return Err(self.lost(name, unresolved));

@@ -93,7 +93,7 @@ impl Opening {
     }
 
     /// Takes a socket that exists: connected, listening, or bound. One that is none of these is
-    /// connected to `dest`, or listens.
+    /// connected to `dest`, or listens. It is not bound anew: beside it, `bind` and `route` are refused.
     pub fn sock(self, socket: impl Into<Socket>) -> Self {
         Self { sock: Some(socket.into()), ..self }
     }
@@ -187,6 +187,12 @@ impl Opening {
         {
             return wrong("a Unix server needs a path, given with bind");
         }
+        if self.proto == Proto::Unix && self.dest.is_some() && !matches!(self.local, LocalChoice::None) {
+            return wrong("a Unix client has no address of its own");
+        }
+        if self.sock.is_some() && !matches!(self.local, LocalChoice::None) {
+            return wrong("a socket that is given has its address already");
+        }
         #[cfg(feature = "tls")]
         if self.conf.use_ssl && self.is_server() && self.conf.tls_server.is_none() {
             return wrong("a TLS server needs a certificate, given with NetConf::tls_server");
@@ -214,7 +220,8 @@ impl Opening {
     async fn make_datagram(&self, sock: Option<Socket>) -> Result<Made, OpenFailure> {
         let socket = match (sock, &self.dest) {
             (Some(sock), Some(dest)) => {
-                let addr = connect::first_address(dest, self.proto, None, &self.conf).await?;
+                let local = connect::own_address(&sock);
+                let addr = connect::first_address(dest, self.proto, local.as_ref(), &self.conf).await?;
                 connect::join_datagram(sock, dest, addr)?
             }
             (Some(sock), None) => sock,
@@ -253,9 +260,10 @@ impl Opening {
 
     #[cfg(unix)]
     fn listen_unix(&self, sock: Option<Socket>) -> Result<Made, OpenFailure> {
-        let path = match &self.local {
-            LocalChoice::Text(dest) => connect::path_of(dest)?,
-            _ => PathBuf::new(),
+        let path = match (&sock, &self.local) {
+            (Some(sock), _) => own_path(sock),
+            (None, LocalChoice::Text(dest)) => connect::path_of(dest)?,
+            (None, _) => PathBuf::new(),
         };
         let (socket, file) = match sock {
             Some(sock) => (connect::listening(sock)?, None),
@@ -282,7 +290,12 @@ impl Opening {
             #[cfg(unix)]
             _file: None,
             #[cfg(feature = "tls")]
-            tls: self.conf.tls_server.clone().map(|server| (server, self.conf.ssl_handshake)),
+            tls: self
+                .conf
+                .tls_server
+                .clone()
+                .filter(|_| self.conf.use_ssl)
+                .map(|server| (server, self.conf.ssl_handshake)),
         }
     }
 
@@ -411,6 +424,13 @@ impl Pipe {
 #[cfg(feature = "tls")]
 fn tls_failed(dest: &Dest, source: io::Error) -> OpenFailure {
     OpenFailure::Tls { dest: dest.to_string(), source }
+}
+
+/// The path that a given Unix socket is bound to.
+#[cfg(unix)]
+fn own_path(socket: &Socket) -> PathBuf {
+    let addr = socket.local_addr().ok();
+    addr.as_ref().and_then(|addr| addr.as_pathname()).map(PathBuf::from).unwrap_or_default()
 }
 
 fn shown_local(socket: &Socket) -> String {

@@ -137,3 +137,14 @@ async fn a_stale_unix_socket_is_replaced_only_where_that_is_asked_for() {
     std::fs::write(&path, "a file").unwrap();
     assert!(open(NetConf::default().reuse_addr(true)).await.is_err(), "nor is a plain file");
 }
+
+#[tokio::test]
+async fn an_address_that_would_not_be_used_is_refused() {
+    let folder = Folder::new();
+    let client = pipe_open(Proto::Unix).dest(folder.path("server")).bind(folder.path("client")).await;
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let given = pipe_open(Proto::Udp).sock(socket).bind("127.0.0.1:0").await;
+    for error in [client.unwrap_err(), given.unwrap_err()] {
+        assert!(matches!(error.kind(), OpenFailure::Options { .. }), "{error}");
+    }
+}

@@ -138,3 +138,25 @@ async fn a_name_server_that_does_not_answer_is_given_up_after_dns_timeout() {
 fn no_name_server_at_all_is_refused() {
     assert!(matches!(Resolver::with_servers(&[]), Err(ResolveError::Configuration { .. })));
 }
+
+#[tokio::test]
+async fn a_family_whose_socket_is_refused_does_not_end_the_race() {
+    let names = NameServer::with(RECORDS).await;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // IPv4 has no hop limit of zero.
+    let error = pipe_open(Proto::Tcp).dest(("both.test", port)).conf(names.conf().ttl(0)).await.unwrap_err();
+    assert!(matches!(error.kind(), OpenFailure::Connect { tried, .. } if tried.len() == 2), "{error}");
+}
+
+#[tokio::test]
+async fn a_socket_that_is_given_is_connected_within_its_own_family() {
+    let names = NameServer::with(RECORDS).await;
+    let server = pipe_open(Proto::Tcp).bind("127.0.0.1:0").await.unwrap();
+    let port = server.local_addr().port().unwrap();
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let client = pipe_open(Proto::Tcp).sock(socket).dest(("both.test", port)).conf(names.conf()).await.unwrap();
+    assert_eq!(client.peer_addr(), Some(server.local_addr()));
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let client = pipe_open(Proto::Udp).sock(socket).dest(("both.test", port)).conf(names.conf()).await.unwrap();
+    assert_eq!(client.peer_addr(), Some(server.local_addr()));
+}

@@ -6,7 +6,7 @@ use natpipe::pipe::OpenFailure;
 use natpipe::pipe::tls::{Identity, TlsClient, TlsError, TlsServer};
 use natpipe::{NetConf, Pipe, Proto, pipe_open};
 
-use crate::soon;
+use crate::{Folder, soon};
 
 fn server_conf(identity: &Identity) -> NetConf {
     NetConf::default().tls_server(TlsServer::new(identity.clone()).unwrap())
@@ -159,4 +159,26 @@ async fn a_certificate_and_key_in_files_of_the_usual_tool_are_read() {
     if let Err(error) = error {
         assert!(error.to_string().contains("CaUsedAsEndEntity"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_server_whose_tls_is_switched_off_again_serves_without() {
+    let identity = Identity::self_signed(&["127.0.0.1"]).unwrap();
+    let conf = server_conf(&identity).use_ssl(false);
+    let server = pipe_open(Proto::Tcp).bind("127.0.0.1:0").conf(conf).await.unwrap();
+    let client = pipe_open(Proto::Tcp).dest(server.local_addr()).await.unwrap();
+    client.send("in the clear").await.unwrap();
+    let accepted = soon("accept", server.accept()).await.unwrap();
+    assert_eq!(accepted.recv().await.unwrap(), "in the clear");
+}
+
+#[tokio::test]
+async fn over_a_unix_socket_the_server_is_this_host_however_its_path_is_given() {
+    let folder = Folder::new();
+    let path = folder.path("socket");
+    let identity = Identity::self_signed(&["localhost"]).unwrap();
+    let _server = pipe_open(Proto::Unix).bind(path.clone()).conf(server_conf(&identity)).await.unwrap();
+    let text = path.to_str().unwrap().to_owned();
+    pipe_open(Proto::Unix).dest(text).conf(client_conf(&identity)).await.unwrap();
+    pipe_open(Proto::Unix).dest(path).conf(client_conf(&identity)).await.unwrap();
 }

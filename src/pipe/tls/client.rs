@@ -63,7 +63,7 @@ impl TlsClient {
         Self { alpn: protocols.iter().map(|p| p.as_bytes().to_vec()).collect(), ..self }
     }
 
-    /// The name that the server's certificate must have. Default: the destination's host.
+    /// The name that the server's certificate must have. Default: the destination's host, `localhost` over a Unix socket.
     pub fn server_name(self, name: impl Into<String>) -> Self {
         Self { server_name: Some(name.into()), ..self }
     }
@@ -86,15 +86,17 @@ impl TlsClient {
         self.config().map(Arc::new)
     }
 
-    fn name(&self, dest: &Dest) -> Result<ServerName<'static>, OpenFailure> {
+    fn name(&self, stream: &Stream, dest: &Dest) -> Result<ServerName<'static>, OpenFailure> {
         let host = match (&self.server_name, dest) {
             (Some(name), _) => name.clone(),
+            #[cfg(unix)]
+            (None, _) if matches!(stream, Stream::Unix(_)) => THIS_HOST.to_owned(),
             (None, Dest::Host(host, _)) => host.clone(),
             (None, Dest::Addr(addr)) => addr.ip().to_string(),
             (None, Dest::Text(text)) => {
                 text.rsplit_once(':').map_or(&**text, |(host, _)| host.trim_matches(['[', ']'])).to_owned()
             }
-            (None, Dest::Path(_)) => "localhost".to_owned(),
+            (None, Dest::Path(_)) => THIS_HOST.to_owned(),
         };
         let wrong = |_| OpenFailure::Options { reason: "the server's name can not stand in a certificate" };
         ServerName::try_from(host).map_err(wrong)
@@ -104,7 +106,7 @@ impl TlsClient {
     pub(crate) async fn connect(&self, stream: Stream, dest: &Dest, limit: Duration) -> Result<Held, OpenFailure> {
         let failed = |source: io::Error| OpenFailure::Tls { dest: dest.to_string(), source };
         let connector = TlsConnector::from(Arc::new(self.config().map_err(|error| failed(error.into()))?));
-        let name = self.name(dest)?;
+        let name = self.name(&stream, dest)?;
         match stream {
             Stream::Tcp(socket) => {
                 let local = socket.local_addr().map_err(failed)?.into();
@@ -116,6 +118,9 @@ impl TlsClient {
         }
     }
 }
+
+/// Who is at the other end of a Unix socket.
+const THIS_HOST: &str = "localhost";
 
 async fn shake<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     connector: TlsConnector,
