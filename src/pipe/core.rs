@@ -300,6 +300,15 @@ impl Core {
     /// Asks the driver to close everything. Does not wait.
     pub(crate) fn begin_close(&self) {
         let by_handler = callbacks::is_inside(self.id);
+        self.note_closing(by_handler);
+        if !by_handler {
+            self.wait_for_no_handler();
+        }
+        self.hub.attention.raise();
+    }
+
+    /// Closing from now on; who has said so first counts.
+    pub(crate) fn note_closing(&self, by_handler: bool) {
         self.life.send_if_modified(|life| {
             let first = !life.closing;
             if first {
@@ -309,7 +318,23 @@ impl Core {
             }
             first
         });
-        self.hub.attention.raise();
+    }
+
+    /// Who closes a pipe from outside does not wait for the handler that has closed it before: what that one waits for
+    /// may be what the other one holds.
+    fn wait_for_no_handler(&self) {
+        self.life.send_if_modified(|life| {
+            let waits = std::mem::take(&mut life.by_handler);
+            if waits {
+                self.flags.fetch_and(!BY_HANDLER, Ordering::AcqRel);
+            }
+            waits
+        });
+    }
+
+    /// One that only holds a socket has no task: nothing of it ends later.
+    pub(crate) fn has_driver(&self) -> bool {
+        self.receiving.is_some() || self.server.is_some()
     }
 
     /// As `begin_close`, for the last handle that goes.

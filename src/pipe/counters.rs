@@ -16,13 +16,14 @@ pub struct Counters {
     pub messages_out: u64,
     /// Bytes sent.
     pub bytes_out: u64,
-    /// Messages dropped because a queue was full or a datagram was over `reader_limit`.
+    /// Messages dropped because a queue was full, a datagram was over `reader_limit`, or a linked pipe did not take them.
     pub dropped: u64,
     /// Messages dropped as duplicates (`enable_msg_ids`).
     pub duplicates: u64,
     /// Handlers that panicked.
     pub panics: u64,
-    /// Datagram errors that did not end the pipe, such as an ICMP refusal.
+    /// Errors that did not end the pipe: of datagrams, such as an ICMP refusal; on a server also clients that could not be
+    /// accepted, or whose handshake failed.
     pub errors: u64,
 }
 

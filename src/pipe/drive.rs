@@ -9,8 +9,9 @@ use std::time::Duration;
 use super::core::{Core, Keep, Life};
 use super::handle::Message;
 use super::hub::{Listeners, Seen};
+use super::mailbox::Mailbox;
 use super::receive::{Receiving, Step};
-use super::{End, Pipe, callbacks, join};
+use super::{End, Pipe, SendError, callbacks, join};
 
 /// How long closing waits for the last bytes of a layer above the socket (TLS's goodbye).
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
@@ -23,7 +24,6 @@ pub(crate) async fn drive(core: Arc<Core>) {
     let end = unless_closing(&core, receive(&core)).await;
     core.life.send_modify(|life| life.ended = Some(end));
     end_queues(&core, end);
-    let mut told = Vec::new();
     // Whoever was linked while the end was on its way has what came before it coming.
     let listeners = core.hub.listeners();
     tokio::select! {
@@ -31,7 +31,7 @@ pub(crate) async fn drive(core: Arc<Core>) {
         () = core.when(|life| life.closing) => {}
         () = hand_over(&core, &listeners) => {}
     }
-    tell_links(&core, end, &listeners, &mut told).await;
+    tell_links(&core, end, &listeners).await;
     run_ends(&core, end).await;
     if let Some(parent) = &core.parent {
         parent.release_client(core.id);
@@ -41,7 +41,7 @@ pub(crate) async fn drive(core: Arc<Core>) {
         let over = |life: &Life| life.closing || (life.write_finished && end == End::Finished);
         tokio::select! {
             () = core.when(over) => {}
-            () = late_links(&core, end, &mut told) => {}
+            () = late_links(&core, end) => {}
         }
     }
     release(&core, end).await;
@@ -130,8 +130,7 @@ async fn deliver(core: &Arc<Core>, ears: &mut Ears, message: Message) {
         spread(core, parent, &above, &message).await;
         heard |= !above.is_empty() || parent.hub.is_claimed();
         if parent.hub.is_claimed() {
-            let bytes = message.data.len();
-            core.counters.dropped(parent.hub.inbox.put(message.clone(), bytes).await);
+            put(core, &parent.hub.inbox, &message).await;
         }
     }
     if !heard || core.hub.is_claimed() {
@@ -181,10 +180,15 @@ async fn hand_over(core: &Arc<Core>, listeners: &Listeners) {
 /// One message to the listeners of `owner`, which is the pipe itself or its server.
 async fn spread(core: &Arc<Core>, owner: &Arc<Core>, listeners: &Listeners, message: &Message) {
     for link in &listeners.links {
-        if let Err(error) = link.send(&message.data).await {
-            tracing::debug!(pipe = core.id, %error, "a linked pipe takes no more");
+        if let Err(error) = pass_on(core, link, &message.data).await {
             core.counters.dropped(1);
-            owner.hub.change(|listeners| listeners.links.retain(|other| !other.is_same(link)));
+            // A datagram that is refused is one that is lost: the next may arrive.
+            if matches!(error, SendError::Io { .. }) && link.is_datagram() {
+                tracing::trace!(pipe = core.id, %error, "a linked pipe did not take a datagram");
+                continue;
+            }
+            tracing::debug!(pipe = core.id, %error, "a linked pipe takes no more");
+            owner.unlink(link);
         }
     }
     for (_, handler) in &listeners.handlers {
@@ -195,9 +199,37 @@ async fn spread(core: &Arc<Core>, owner: &Arc<Core>, listeners: &Listeners, mess
     }
     for sub in &listeners.subs {
         if sub.filter.takes(&message.data, &message.from) {
-            core.counters.dropped(sub.mailbox.put(message.clone(), message.data.len()).await);
+            put(core, &sub.mailbox, message).await;
         }
     }
+}
+
+/// Puts a message in a queue. A pipe that is to close waits for no space in it.
+async fn put(core: &Core, mailbox: &Mailbox<Message>, message: &Message) {
+    let bytes = message.data.len();
+    let dropped = match mailbox.try_put(&mut Some(message.clone()), bytes) {
+        Some(dropped) => dropped,
+        None => tokio::select! {
+            biased;
+            dropped = mailbox.put(message.clone(), bytes) => dropped,
+            () = core.when(|life| life.closing) => 1,
+        },
+    };
+    core.counters.dropped(dropped);
+}
+
+/// The longest datagram that UDP carries over IPv4: 65,535 bytes with both headers.
+const LONGEST_DATAGRAM: usize = 65_507;
+
+/// Sends to a linked pipe what came; of a stream's bytes no more in one datagram than it takes.
+async fn pass_on(core: &Core, link: &Pipe, data: &[u8]) -> Result<(), SendError> {
+    if data.len() <= LONGEST_DATAGRAM || core.is_datagram() || !link.is_datagram() {
+        return link.send(data).await;
+    }
+    for part in data.chunks(LONGEST_DATAGRAM) {
+        link.send(part).await?;
+    }
+    Ok(())
 }
 
 fn end_queues(core: &Core, end: End) {
@@ -212,23 +244,24 @@ fn end_queues(core: &Core, end: End) {
 
 /// Carries the end of this pipe over to those that it is linked to. One that was linked since the inbox was handed over is told
 /// later, after what is left in it.
-async fn tell_links(core: &Arc<Core>, end: End, listeners: &Listeners, told: &mut Vec<Pipe>) {
-    for link in &listeners.links {
-        if !told.iter().any(|known| known.is_same(link)) {
-            link.core().source_ended(end).await;
-            told.push(link.clone());
-        }
+async fn tell_links(core: &Arc<Core>, end: End, listeners: &Listeners) {
+    if listeners.links.len() == listeners.told.len() {
+        return;
     }
-    let links = told.len();
-    core.life.send_modify(|life| life.links_told = links);
+    let mut left = Vec::new();
+    core.hub.change(|now| left = now.begin_telling(&listeners.links));
+    for link in &left {
+        link.core().source_ended(end).await;
+    }
+    core.life.send_modify(|life| life.links_told += left.len());
 }
 
 /// Whoever links a pipe that has ended already gets what is left in the inbox, and the end.
-async fn late_links(core: &Arc<Core>, end: End, told: &mut Vec<Pipe>) {
+async fn late_links(core: &Arc<Core>, end: End) {
     loop {
         let listeners = core.hub.listeners();
         hand_over(core, &listeners).await;
-        tell_links(core, end, &listeners, told).await;
+        tell_links(core, end, &listeners).await;
         core.hub.attention.wait().await;
     }
 }
@@ -249,7 +282,8 @@ pub(crate) async fn run_ends(core: &Arc<Core>, end: End) {
 
 /// Says goodbye and lets go of the socket, once nobody is in the middle of writing.
 async fn release(core: &Arc<Core>, end: End) {
-    core.begin_close();
+    core.note_closing(false);
+    core.hub.attention.raise();
     // A byte stream of the pipe keeps the turn for as long as it lives; it sees the closing by itself.
     let _turn = tokio::time::timeout(GOODBYE_LIMIT, core.writing()).await;
     let Some(transport) = core.take_transport() else { return };
@@ -275,7 +309,8 @@ impl Drop for Done {
         if let Some(parent) = &core.parent {
             parent.forget(core.id);
         }
-        core.begin_close();
+        core.note_closing(false);
+        core.hub.attention.raise();
         core.life.send_modify(|life| {
             life.ended.get_or_insert(end);
             life.done = true;

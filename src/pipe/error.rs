@@ -209,7 +209,8 @@ pub enum SendError {
         /// Where the pipe sends.
         peer: Addr,
     },
-    /// A server pipe has no client of this address.
+    /// A server pipe has no client of this address, or several without one (Unix clients): answer those by the pipe that
+    /// the handler gets, or that was accepted.
     #[error("not sent: no client {dest}")]
     NoSuchClient {
         /// The address that was given.
@@ -251,7 +252,7 @@ pub enum RecvError {
     /// The pipe, or the subscription, has ended, and everything that came before was received.
     #[error("no more messages: {0}")]
     Ended(End),
-    /// A datagram was refused by its destination (ICMP). The pipe goes on.
+    /// A datagram was refused by its destination (ICMP), or could not be received. The pipe goes on.
     #[error("{peer} refused a datagram: {kind}")]
     Refused {
         /// Where it went.

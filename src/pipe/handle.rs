@@ -4,7 +4,6 @@ use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -189,7 +188,7 @@ impl Pipe {
     /// [`io::Error`](std::io::Error) of kind `TimedOut` when no reply came; otherwise that of the
     /// [`SendError`] or [`RecvError`] inside.
     pub async fn request(&self, data: impl AsRef<[u8]>) -> std::io::Result<Message> {
-        let tries = if self.is_datagram() { self.core().conf.send_retry + 1 } else { 1 };
+        let tries = if self.is_datagram() { self.core().conf.send_retry.saturating_add(1) } else { 1 };
         let mut last = RecvError::TimedOut(Duration::ZERO);
         self.core().claim();
         for _ in 0..tries {
@@ -291,29 +290,12 @@ impl Pipe {
     /// Sends on to `other` everything that comes in here, with back-pressure, and tells it the end.
     /// `other` stays open at least as long as it is linked. Twice the same link is one.
     pub fn add_pipe(&self, other: &Pipe) {
-        let mut added = false;
-        self.core().change_listeners(|listeners| {
-            added = !listeners.links.iter().any(|link| link.is_same(other));
-            if added {
-                listeners.links.push(other.clone());
-            }
-        });
-        if added {
-            other.core().sources.fetch_add(1, Ordering::AcqRel);
-        }
+        self.core().link(other);
     }
 
     /// Takes a link away. False when it is not there.
     pub fn del_pipe(&self, other: &Pipe) -> bool {
-        let mut removed = None;
-        self.core().change_listeners(|listeners| {
-            let at = listeners.links.iter().position(|link| link.is_same(other));
-            removed = at.map(|at| listeners.links.remove(at));
-        });
-        if removed.is_some() {
-            other.core().sources.fetch_sub(1, Ordering::AcqRel);
-        }
-        removed.is_some()
+        self.core().unlink(other)
     }
 
     /// The next client of a stream server. Waits as long as it takes.
@@ -366,9 +348,11 @@ impl Pipe {
     /// end, and returns when the socket is free. A server closes all its clients. From inside one of the
     /// pipe's own handlers it returns at once, and the handler may run to its end.
     pub async fn close(&self) {
-        self.core().begin_close();
-        if self.core().take_raw().is_none() && !super::callbacks::is_inside(self.core().id) {
-            self.core().done().await;
+        let core = self.core();
+        core.begin_close();
+        drop(core.take_raw());
+        if core.has_driver() && !super::callbacks::is_inside(core.id) {
+            core.done().await;
         }
     }
 

@@ -20,6 +20,8 @@ pub(crate) struct Sub {
 #[derive(Clone, Default)]
 pub(crate) struct Listeners {
     pub(crate) links: Vec<Pipe>,
+    /// Those of the links that have been told of the end.
+    pub(crate) told: Vec<Pipe>,
     pub(crate) handlers: Vec<(HandlerId, OnMessage)>,
     pub(crate) subs: Vec<Arc<Sub>>,
 }
@@ -27,6 +29,15 @@ pub(crate) struct Listeners {
 impl Listeners {
     pub(crate) fn is_empty(&self) -> bool {
         self.links.is_empty() && self.handlers.is_empty() && self.subs.is_empty()
+    }
+
+    /// Those of `links` that are linked still and have yet to be told of the end; they count as told from now on.
+    pub(crate) fn begin_telling(&mut self, links: &[Pipe]) -> Vec<Pipe> {
+        let among = |pipes: &[Pipe], link: &Pipe| pipes.iter().any(|other| other.is_same(link));
+        let left = links.iter().filter(|link| among(&self.links, link) && !among(&self.told, link));
+        let left: Vec<Pipe> = left.cloned().collect();
+        self.told.extend(left.iter().cloned());
+        left
     }
 
     /// The one pipe that everything goes to, if nobody else listens.

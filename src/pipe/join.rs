@@ -13,6 +13,33 @@ use super::{Counters, End, Pipe};
 use crate::net::sys::KernelPipe;
 
 impl Core {
+    /// Makes `other` a listener, once.
+    pub(crate) fn link(&self, other: &Pipe) {
+        self.change_listeners(|listeners| {
+            if listeners.links.iter().any(|link| link.is_same(other)) {
+                return;
+            }
+            // Counted before it can be seen: the driver may end at once, and tells whom it sees.
+            other.core().sources.fetch_add(1, Ordering::AcqRel);
+            listeners.links.push(other.clone());
+        });
+    }
+
+    /// Takes a link away. False when it is not there.
+    pub(crate) fn unlink(&self, other: &Pipe) -> bool {
+        let (mut removed, mut told) = (None, None);
+        let take = |pipes: &mut Vec<Pipe>| pipes.iter().position(|link| link.is_same(other)).map(|at| pipes.remove(at));
+        self.change_listeners(|listeners| {
+            removed = take(&mut listeners.links);
+            told = take(&mut listeners.told);
+        });
+        // One that was told of the end counts this source no more.
+        if removed.is_some() && told.is_none() {
+            other.core().sources.fetch_sub(1, Ordering::AcqRel);
+        }
+        removed.is_some()
+    }
+
     /// A pipe that is linked to this one has ended. When it was the last, this one has nothing
     /// more to send: a stream is half-closed, and closed where the source broke.
     pub(crate) async fn source_ended(&self, end: End) {
@@ -55,7 +82,7 @@ pub(crate) async fn splice(core: &Arc<Core>, transport: &dyn Transport, link: &P
         Err(Failure { error, .. }) => {
             tracing::debug!(pipe = core.id, %error, "a linked pipe takes no more");
             sink.send_failed();
-            core.hub.change(|listeners| listeners.links.retain(|other| !other.is_same(link)));
+            core.unlink(link);
             None
         }
     }

@@ -210,6 +210,15 @@ impl<T> Mailbox<T> {
     }
 }
 
+/// The instant at which `limit` is over, or one that never comes.
+pub(super) fn after(limit: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(limit).unwrap_or_else(|| now + NEVER)
+}
+
+/// Thirty years.
+const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
 /// The timer of the last receiver, which the next one takes over: setting one anew for each message
 /// costs more than waking for an old one every now and then.
 #[derive(Debug, Default)]
@@ -231,7 +240,7 @@ impl Timer {
         if let Poll::Ready(taken) = poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await {
             return taken;
         }
-        let deadline = Instant::now() + limit;
+        let deadline = after(limit);
         let mut timer = self.until(deadline);
         let taken = loop {
             tokio::select! {

@@ -19,7 +19,7 @@ use super::{Addr, End, NetConf, RecvError, error};
 use crate::base::attention::Attention;
 use crate::base::turn::Turn;
 
-/// Errors in a row, with no datagram between them, after which a datagram pipe counts as broken.
+/// Errors in a row that are no refusals, with no datagram between them, after which a datagram pipe counts as broken.
 const DATAGRAM_ERRORS: u32 = 64;
 
 /// What one read came to.
@@ -134,7 +134,9 @@ impl State {
 
     /// An error ends a stream; of datagrams one is told to the receiver, and many in a row are the end.
     fn survive(&mut self, core: &Core, kind: Kind, error: &io::Error) -> Step {
-        self.errors += 1;
+        if !is_refusal(error.kind()) {
+            self.errors += 1;
+        }
         if kind == Kind::Stream || self.errors > DATAGRAM_ERRORS {
             tracing::debug!(pipe = core.id, %error, "the pipe broke");
             return Step::End(End::Broken(error.kind()));
@@ -142,6 +144,14 @@ impl State {
         core.counters.failed();
         Step::Refused(error::refused(core.peer.as_ref().and_then(Addr::ip), error))
     }
+}
+
+/// What the network says of a datagram that was sent (ICMP): there are as many as were sent, and nothing is wrong with the socket.
+fn is_refusal(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable
+    )
 }
 
 /// Keeps the driver reading; see [`Core::watch_end`].

@@ -127,9 +127,14 @@ impl Server {
         })
     }
 
+    /// The client of this address.
     pub(crate) fn client(&self, peer: &Addr) -> Option<Arc<Core>> {
         let clients = self.lock();
-        clients.values().filter_map(|client| client.core.upgrade()).find(|core| core.peer.as_ref() == Some(peer))
+        let mut found =
+            clients.values().filter_map(|client| client.core.upgrade()).filter(|core| core.peer.as_ref() == Some(peer));
+        let first = found.next()?;
+        // Clients without an address are alike: which of several is meant nobody can say.
+        (*peer != Addr::Unnamed || found.next().is_none()).then_some(first)
     }
 
     /// Lets go of the clients that the server itself kept open.

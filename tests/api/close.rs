@@ -6,7 +6,7 @@ use natpipe::pipe::{RecvError, SendError};
 use natpipe::{End, NetConf, Pipe, Proto, pipe_open};
 use tokio::runtime::Handle;
 
-use crate::{Folder, connected, datagrams, soon, until};
+use crate::{Count, Folder, connected, datagrams, soon, until};
 
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
@@ -173,4 +173,53 @@ async fn ten_thousand_opens_and_closes_leave_no_task_descriptor_or_port() {
     }
     until("every task has ended", || tasks() == 0).await;
     until("every descriptor is closed", || descriptors() < before + 500).await;
+}
+
+#[tokio::test]
+async fn a_pipe_that_only_holds_a_socket_can_be_closed_again() {
+    for taken in [false, true] {
+        let conf = NetConf::default().sock_only(true);
+        let pipe = pipe_open(Proto::Udp).bind("127.0.0.1:0").conf(conf).await.unwrap();
+        let other = pipe.clone();
+        match taken {
+            true => drop(pipe.into_socket().unwrap()),
+            false => soon("close", pipe.close()).await,
+        }
+        soon("another close", other.close()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_pipe_that_its_handler_has_closed_ends_beside_a_full_subscription() {
+    let (near, far) = Pipe::pair(1000, NetConf::default().max_qsize(1)).unwrap();
+    let unread = near.subscribe(natpipe::Filter::all());
+    near.add_msg_cb(|msg, _, pipe: Pipe| async move {
+        if msg == "last" {
+            pipe.close().await;
+        }
+    });
+    far.send("first").await.unwrap();
+    until("it has come", || near.counters().messages_in == 1).await;
+    far.send("last").await.unwrap();
+    assert_eq!(soon("the end", near.ended()).await, End::Closed);
+    assert_eq!(near.counters().dropped, 1);
+    drop(unread);
+}
+
+#[tokio::test]
+async fn close_from_outside_does_not_wait_for_a_handler_that_has_closed_and_stays() {
+    let (near, far) = Pipe::pair(1000, NetConf::default()).unwrap();
+    let closed = Count::default();
+    let noted = closed.clone();
+    near.add_msg_cb(move |_, _, pipe: Pipe| {
+        let noted = noted.clone();
+        async move {
+            pipe.close().await;
+            noted.up();
+            std::future::pending::<()>().await;
+        }
+    });
+    far.send("close").await.unwrap();
+    until("the handler has closed", || closed.get() == 1).await;
+    soon("close", near.close()).await;
 }

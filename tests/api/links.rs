@@ -214,3 +214,51 @@ async fn a_link_that_comes_together_with_the_end_gets_what_came_before_it() {
         assert!(got == pattern(3_000), "turn {turn}: {} of 3000 bytes", got.len());
     }
 }
+
+#[tokio::test]
+async fn a_datagram_that_is_refused_is_lost_and_its_link_stays() {
+    let far = pipe_open(Proto::Udp).bind("127.0.0.1:0").await.unwrap();
+    let sink = pipe_open(Proto::Udp).dest(far.local_addr()).await.unwrap();
+    let source = pipe_open(Proto::Udp).bind("[::1]:0").await.unwrap();
+    source.add_pipe(&sink);
+    let sender = pipe_open(Proto::Udp).dest(source.local_addr()).await.unwrap();
+    // IPv6 carries a little more than IPv4 does.
+    sender.send(vec![7; 65_527]).await.unwrap();
+    sender.send("next").await.unwrap();
+    assert_eq!(soon("the next one", far.recv_within(None)).await.unwrap().data, "next");
+    assert_eq!(source.counters().dropped, 1);
+}
+
+#[tokio::test]
+async fn the_bytes_of_a_stream_are_cut_to_what_a_datagram_takes() {
+    let (near, far) = Pipe::pair(1 << 17, NetConf::default().reader_limit(1 << 17)).unwrap();
+    let receiver = pipe_open(Proto::Udp).bind("127.0.0.1:0").await.unwrap();
+    let sink = pipe_open(Proto::Udp).dest(receiver.local_addr()).await.unwrap();
+    let data = pattern(100_000);
+    far.send(&data).await.unwrap();
+    near.add_pipe(&sink);
+    let mut got = Vec::new();
+    while got.len() < data.len() {
+        got.extend_from_slice(&soon("more bytes", receiver.recv_within(None)).await.unwrap().data);
+    }
+    assert!(got == data);
+}
+
+#[tokio::test]
+async fn a_source_that_is_unlinked_after_its_end_counts_once() {
+    let sink = connected(NetConf::default()).await;
+    let sources =
+        [connected(NetConf::default()).await, connected(NetConf::default()).await, connected(NetConf::default()).await];
+    for source in &sources {
+        source.accepted.add_pipe(&sink.accepted);
+    }
+    for source in &sources[..2] {
+        source.client.finish().await.unwrap();
+        soon("the source ends", source.accepted.ended()).await;
+        source.accepted.del_pipe(&sink.accepted);
+        // Closed, it has told whom it had to tell.
+        source.accepted.close().await;
+    }
+    sources[2].client.send("the last").await.unwrap();
+    assert_eq!(soon("a message", sink.client.recv_within(None)).await.unwrap().data, "the last");
+}

@@ -2,7 +2,8 @@
 
 use std::net::{TcpListener, TcpStream, UdpSocket};
 
-use natpipe::{Interface, NetConf, Proto, pipe_open};
+use natpipe::pipe::SendError;
+use natpipe::{Addr, Interface, NetConf, Proto, pipe_open};
 use socket2::Socket;
 
 use crate::{Folder, connected, datagrams, soon};
@@ -157,4 +158,21 @@ async fn a_pipe_is_a_byte_stream_for_those_who_want_one() {
     far.write_all(b"thanks").await.unwrap();
     drop(far);
     assert_eq!(soon("the answer", sender).await.unwrap(), b"thanks");
+}
+
+#[tokio::test]
+async fn a_unix_client_is_sent_to_without_an_address_only_while_it_is_alone() {
+    let folder = Folder::new();
+    let path = folder.path("socket");
+    let server = pipe_open(Proto::Unix).bind(path.clone()).await.unwrap();
+    let first = pipe_open(Proto::Unix).dest(path.clone()).await.unwrap();
+    let accepted = soon("accept", server.accept()).await.unwrap();
+    server.send_to("you", Addr::Unnamed).await.unwrap();
+    assert_eq!(first.recv().await.unwrap(), "you");
+    let _second = pipe_open(Proto::Unix).dest(path).await.unwrap();
+    let _other = soon("accept", server.accept()).await.unwrap();
+    let error = server.send_to("which of you?", Addr::Unnamed).await.unwrap_err();
+    assert!(matches!(error, SendError::NoSuchClient { .. }), "{error}");
+    accepted.send("by its own pipe").await.unwrap();
+    assert_eq!(first.recv().await.unwrap(), "by its own pipe");
 }

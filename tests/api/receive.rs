@@ -261,3 +261,15 @@ async fn a_server_receives_for_all_its_clients_and_answers_each_by_address() {
         assert_eq!(client.recv().await.unwrap(), format!("to {n}"));
     }
 }
+
+#[tokio::test]
+async fn limits_that_never_come_are_limits() {
+    let conf = NetConf::default().recv_timeout(Duration::MAX).con_timeout(Duration::MAX).send_retry(u32::MAX);
+    let ends = connected(conf.clone()).await;
+    let (got, sent) = tokio::join!(ends.client.recv(), ends.accepted.send("late"));
+    sent.unwrap();
+    assert_eq!(got.unwrap(), "late");
+    let (server, client) = datagrams(conf).await;
+    server.add_msg_cb(|msg, _, pipe: natpipe::Pipe| async move { pipe.send(msg).await.unwrap() });
+    assert_eq!(client.request("again").await.unwrap().data, "again");
+}
