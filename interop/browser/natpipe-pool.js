@@ -116,6 +116,8 @@ class Member {
   #socket;
   #router;
   #asked = new Map();
+  /** What is being answered, by its tag. */
+  #answering = new Map();
   /** Resolves with the CloseEvent when the connection has ended. */
   closed;
 
@@ -137,21 +139,30 @@ class Member {
     let map;
     try { map = unpack(new Uint8Array(data)); } catch { this.#socket.close(3007, "no MessagePack"); return; }
     if ("rtag" in map) { if (map.rtag instanceof Uint8Array) this.#asked.get(name(map.rtag))?.take(map); }
+    else if (map.ctag instanceof Uint8Array) { const work = this.#answering.get(name(map.ctag)); if (work) work.wanted = false; }
     else if ("msg" in map) this.#route(map.msg, map.stag);
   }
 
   async #route(msg, stag) {
-    const reply = (part) => { if (stag !== undefined) this.#send({ ...part, rtag: stag }); };
+    const tag = stag instanceof Uint8Array ? name(stag) : undefined, work = { wanted: true };
+    if (tag) this.#answering.set(tag, work);
+    const reply = (part) => { if (stag !== undefined && work.wanted) this.#send({ ...part, rtag: stag }); };
     let count = 0;
     try {
       const answer = await this.#router(msg, this);
       if (answer && typeof answer[Symbol.asyncIterator] === "function") {
-        for await (const item of answer) reply({ msg: item, done: false, count: ++count });
+        for await (const item of answer) {
+          // Nobody waits for the rest: leaving ends the iterable too.
+          if (!work.wanted) return;
+          reply({ msg: item, done: false, count: ++count });
+        }
         reply({ msg: "", done: true, count: ++count, eof: true });
       } else if (answer === undefined) reply({ msg: "", done: true, count: 1, eof: true });
       else reply({ msg: answer, done: true, count: 1 });
     } catch (error) {
       if (this.#socket.readyState === 1) reply({ msg: "", done: true, count: ++count, eof: true, err: String(error) });
+    } finally {
+      if (this.#answering.get(tag) === work) this.#answering.delete(tag);
     }
   }
 
@@ -160,6 +171,7 @@ class Member {
     const tag = crypto.getRandomValues(new Uint8Array(16));
     const parts = [];
     let wake = () => {}, came = 0, count, failed;
+    const isOver = () => failed !== undefined || (count !== undefined && came >= count);
     this.#asked.set(name(tag), {
       take(map) {
         came++;
@@ -175,11 +187,13 @@ class Member {
       for (;;) {
         while (parts.length) yield parts.shift();
         if (failed) throw failed;
-        if (count !== undefined && came >= count) return;
+        if (isOver()) return;
         await new Promise((resolve) => { wake = resolve; });
       }
     } finally {
       this.#asked.delete(name(tag));
+      // The other end need not go on; who has not agreed on this protocol does not know the word.
+      if (!isOver() && this.#socket.readyState === 1 && this.#socket.protocol === "natpipe.pool") this.#send({ ctag: tag });
     }
   }
 

@@ -61,7 +61,7 @@ export class Frames {
 /**
  * Connects, and again when the connection ends, until it is closed.
  *
- * Options: `identity` (16 bytes), `maxMessage` and `maxQueue` (bytes, 16 MiB), `first` and `most` (ms, the waits between tries),
+ * Options: `identity` (16 bytes), `maxMessage` and `maxQueue` (bytes, 16 MiB; each: to send, to be acknowledged, received), `first` and `most` (ms, the waits between tries),
  * `resend` (ms) and `tries` of messages that are to be acknowledged.
  */
 export class SmartSocket extends EventTarget {
@@ -73,9 +73,11 @@ export class SmartSocket extends EventTarget {
   #queue = [];
   #queued = 0;
   #sure = new Map();
+  #unsure = 0;
   #topics = new Map();
   #inbox = [];
-  #wake = () => {};
+  #held = 0;
+  #waiting = [];
   #failed = 0;
   #closed = false;
   #lastIn = 0;
@@ -92,6 +94,8 @@ export class SmartSocket extends EventTarget {
   }
 
   get identity() { return this.#options.identity; }
+  /** Messages that came while nobody took those before, and that their sender does not send again. */
+  dropped = 0;
   /** The identity of the other end; undefined while there is none. */
   get peer() { return this.#peer; }
 
@@ -102,8 +106,11 @@ export class SmartSocket extends EventTarget {
   sendAcknowledged(data) {
     const id = fresh(), sent = frame(DATA_REQ, id, bytes(data));
     return new Promise((resolve, reject) => {
+      if (this.#closed) throw new Error("the socket is closed");
+      if (this.#unsure && this.#unsure + sent.length > this.#options.maxQueue) throw new RangeError("the queue is full");
       const one = { sent, tries: 0, due: 0, resolve, reject };
       this.#sure.set(name(id), one);
+      this.#unsure += sent.length;
       if (this.#peer) this.#again(name(id), one);
     });
   }
@@ -116,9 +123,11 @@ export class SmartSocket extends EventTarget {
   async recv() {
     while (!this.#inbox.length) {
       if (this.#closed) return undefined;
-      await new Promise((resolve) => { this.#wake = resolve; });
+      await new Promise((resolve) => this.#waiting.push(resolve));
     }
-    return this.#inbox.shift();
+    const data = this.#inbox.shift();
+    this.#held -= data.length;
+    return data;
   }
 
   async *[Symbol.asyncIterator]() { for (let data; (data = await this.recv()) !== undefined;) yield data; }
@@ -128,8 +137,7 @@ export class SmartSocket extends EventTarget {
     this.#closed = true;
     clearInterval(this.#timer);
     this.#socket?.close(1000);
-    for (const one of this.#sure.values()) one.reject(new Error("the socket was closed"));
-    this.#sure.clear();
+    for (const id of [...this.#sure.keys()]) this.#settle(id)?.reject(new Error("the socket was closed"));
     this.#wake();
   }
 
@@ -178,15 +186,14 @@ export class SmartSocket extends EventTarget {
       if (kind !== HELLO || body.length !== 1 + ID || body[0] !== VERSION) return this.#drop("no HELLO of this version");
       return this.#greeted(body.slice(1));
     }
-    if (kind === DATA) this.#deliver(body);
+    if (kind === DATA) { if (this.#isFull(body.length)) this.dropped++; else this.#deliver(body); }
     else if (kind === DATA_REQ && body.length >= ID) {
+      // What finds no room is not acknowledged: its sender sends it again.
+      if (this.#isFull(body.length - ID)) return;
       this.#write(frameOfAck(body));
       this.#deliver(body.subarray(ID));
-    } else if (kind === ACK && body.length === ID) {
-      const one = this.#sure.get(name(body));
-      this.#sure.delete(name(body));
-      one?.resolve();
-    } else if (kind === HELLO) this.#drop("it greeted twice");
+    } else if (kind === ACK && body.length === ID) this.#settle(name(body))?.resolve();
+    else if (kind === HELLO) this.#drop("it greeted twice");
   }
 
   #greeted(peer) {
@@ -198,7 +205,19 @@ export class SmartSocket extends EventTarget {
     this.dispatchEvent(new CustomEvent("connected", { detail: peer }));
   }
 
-  #deliver(data) { this.#inbox.push(data); this.#wake(); }
+  #isFull(more) { return this.#inbox.length > 0 && this.#held + more > this.#options.maxQueue; }
+
+  #deliver(data) { this.#inbox.push(data); this.#held += data.length; this.#wake(); }
+
+  /** All who wait look again; those who find nothing wait on. */
+  #wake() { for (const resolve of this.#waiting.splice(0)) resolve(); }
+
+  /** Forgets a message that was to be acknowledged. */
+  #settle(id) {
+    const one = this.#sure.get(id);
+    if (this.#sure.delete(id)) this.#unsure -= one.sent.length;
+    return one;
+  }
 
   #put(sent) {
     if (this.#closed) throw new Error("the socket is closed");
@@ -211,7 +230,7 @@ export class SmartSocket extends EventTarget {
 
   #again(id, one) {
     if (one.tries++ >= this.#options.tries) {
-      this.#sure.delete(id);
+      this.#settle(id);
       return one.reject(new Error(`not acknowledged after ${this.#options.tries} tries`));
     }
     one.due = Date.now() + this.#options.resend;
