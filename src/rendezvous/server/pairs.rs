@@ -1,6 +1,7 @@
 //! Decides: relayed streams: who meets whom, what may be sent, and what ends them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,18 +12,57 @@ use super::registry::{Conn, Meeting, Registry, Violation};
 
 /// How long one end waits for the other to ask for the same stream.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Frames at least so long are kept as they came; shorter ones are copied, so that none keeps alive a buffer that is
-/// many times its size.
-const KEPT_WHOLE: usize = 8 * 1024;
 /// The part of all buffered bytes that one peer may have.
 const PEER_SHARE: usize = 16;
 
 /// Streams whose other end has not been asked for yet.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    by_meeting: HashMap<Meeting, (Conn, u32)>,
-    until: VecDeque<(Instant, Meeting, Conn, u32)>,
+    by_meeting: HashMap<Meeting, Wait>,
+    /// By the numbers of the waits, and so in the order in which they end.
+    until: BTreeMap<u64, (Instant, Meeting)>,
+    last: u64,
     pub(super) swept: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    end: (Conn, u32),
+    number: u64,
+}
+
+impl Waiting {
+    /// False: one waits there already.
+    fn add(&mut self, until: Instant, meeting: Meeting, end: (Conn, u32)) -> bool {
+        let Entry::Vacant(vacant) = self.by_meeting.entry(meeting) else { return false };
+        self.last += 1;
+        vacant.insert(Wait { end, number: self.last });
+        self.until.insert(self.last, (until, meeting));
+        true
+    }
+
+    fn take(&mut self, meeting: &Meeting) -> Option<(Conn, u32)> {
+        let wait = self.by_meeting.remove(meeting)?;
+        self.until.remove(&wait.number);
+        Some(wait.end)
+    }
+
+    fn forget(&mut self, meeting: &Meeting, end: (Conn, u32)) {
+        if self.by_meeting.get(meeting).is_some_and(|wait| wait.end == end) {
+            self.take(meeting);
+        }
+    }
+
+    fn take_expired(&mut self, now: Instant) -> Option<(Conn, u32)> {
+        let (_, (_, meeting)) = self.until.first_key_value().filter(|(_, (until, _))| *until <= now)?;
+        let meeting = *meeting;
+        self.take(&meeting)
+    }
+
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.until.len()
+    }
 }
 
 impl Registry {
@@ -54,30 +94,18 @@ impl Registry {
             self.refuse(from, number, Reason::Busy);
         } else if !self.by_key.contains_key(&other) {
             self.refuse(from, number, Reason::NotThere);
-        } else if let Some((conn, theirs)) = self.waiting.by_meeting.remove(&(other, key, token)) {
-            self.join((conn, theirs), (from, number));
-        } else {
-            self.wait(now, (key, other, token), from, number);
+        } else if let Some(first) = self.waiting.take(&(other, key, token)) {
+            self.join(first, (from, number));
+        } else if !self.waiting.add(now + PATIENCE, (key, other, token), (from, number)) {
+            self.refuse(from, number, Reason::Violation);
         }
         Ok(())
     }
 
-    fn wait(&mut self, now: Instant, meeting: Meeting, conn: Conn, number: u32) {
-        if self.waiting.by_meeting.contains_key(&meeting) {
-            return self.refuse(conn, number, Reason::Violation);
-        }
-        self.waiting.by_meeting.insert(meeting, (conn, number));
-        self.waiting.until.push_back((now + PATIENCE, meeting, conn, number));
-    }
-
     /// Ends the waits that have lasted too long.
     pub(super) fn expire(&mut self, now: Instant) {
-        while self.waiting.until.front().is_some_and(|(until, ..)| *until <= now) {
-            let Some((_, meeting, conn, number)) = self.waiting.until.pop_front() else { return };
-            if self.waiting.by_meeting.get(&meeting) == Some(&(conn, number)) {
-                self.waiting.by_meeting.remove(&meeting);
-                self.refuse(conn, number, Reason::NotThere);
-            }
+        while let Some((conn, number)) = self.waiting.take_expired(now) {
+            self.refuse(conn, number, Reason::NotThere);
         }
     }
 
@@ -141,7 +169,6 @@ impl Registry {
         }
         holder.queued += len;
         self.counters.buffered += len as u64;
-        let bytes = if len < KEPT_WHOLE { Bytes::copy_from_slice(&bytes) } else { bytes };
         self.pass_on(from, number, Item::Data(bytes));
     }
 
@@ -149,11 +176,11 @@ impl Registry {
     fn pass_on(&mut self, from: Conn, number: u32, item: Item) {
         let Some(channel) = self.channel((from, number)) else { return };
         let Some((conn, theirs)) = channel.joined else {
-            channel.items.push_back(item);
+            channel.push(item);
             return;
         };
         if let Some(other) = self.channel((conn, theirs)) {
-            other.items.push_back(item);
+            other.push(item);
         }
         if let Some(peer) = self.peers.get_mut(&conn) {
             peer.make_ready(theirs);
@@ -203,7 +230,7 @@ impl Registry {
         self.take_items(conn, number);
         if let Some(channel) = self.channel((conn, number)) {
             channel.dead = true;
-            channel.items.push_back(Item::Close(why));
+            channel.push(Item::Close(why));
         }
         if let Some(peer) = self.peers.get_mut(&conn) {
             peer.make_ready(number);
@@ -217,8 +244,8 @@ impl Registry {
         let Some(channel) = self.channel(end) else { return };
         let meeting = key.map(|key| (key, channel.other, channel.token));
         let Some((conn, theirs)) = channel.joined.take() else {
-            if let Some(meeting) = meeting.filter(|meeting| self.waiting.by_meeting.get(meeting) == Some(&end)) {
-                self.waiting.by_meeting.remove(&meeting);
+            if let Some(meeting) = meeting {
+                self.waiting.forget(&meeting, end);
             }
             return;
         };
@@ -226,7 +253,7 @@ impl Registry {
         if let Some(other) = self.channel((conn, theirs)) {
             other.joined = None;
             other.dead = true;
-            other.items.push_back(Item::Close(why));
+            other.push(Item::Close(why));
         }
         if let Some(peer) = self.peers.get_mut(&conn) {
             peer.make_ready(theirs);
@@ -247,7 +274,7 @@ impl Registry {
     fn drop_channel(&mut self, conn: Conn, number: u32) {
         self.take_items(conn, number);
         if let Some(peer) = self.peers.get_mut(&conn) {
-            peer.channels.remove(&number);
+            peer.remove(number);
         }
     }
 
@@ -266,6 +293,7 @@ impl Item {
     fn len(&self) -> usize {
         match self {
             Self::Data(bytes) => bytes.len(),
+            Self::Joined(bytes) => bytes.len(),
             Self::Finish | Self::Close(_) => 0,
         }
     }

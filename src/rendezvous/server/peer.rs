@@ -20,6 +20,9 @@ const SIGNAL_BURST: u64 = 5;
 const RATE_BURST: u64 = 256 * 1024;
 /// Bytes that one stream sends before the next one has its turn.
 const TURN: usize = 16 * 1024;
+/// Data at least so long is kept as it came. Shorter data is copied, so that none keeps alive a buffer that is many times its
+/// size, and joined up to here with what waits already: many short pieces would cost many times their bytes.
+const KEPT_WHOLE: usize = 8 * 1024;
 
 /// A registered peer.
 #[derive(Debug)]
@@ -65,6 +68,8 @@ pub(super) struct Channel {
 #[derive(Debug)]
 pub(super) enum Item {
     Data(Bytes),
+    /// Short pieces, one after the other.
+    Joined(Vec<u8>),
     Finish,
     Close(Reason),
 }
@@ -83,6 +88,17 @@ impl Channel {
             items: VecDeque::new(),
             is_ready: false,
             is_owed: false,
+        }
+    }
+
+    /// Keeps what is to be sent.
+    pub(super) fn push(&mut self, item: Item) {
+        match (item, self.items.back_mut()) {
+            (Item::Data(bytes), Some(Item::Joined(waiting))) if waiting.len() + bytes.len() <= KEPT_WHOLE => {
+                waiting.extend_from_slice(&bytes);
+            }
+            (Item::Data(bytes), _) if bytes.len() < KEPT_WHOLE => self.items.push_back(Item::Joined(bytes.to_vec())),
+            (item, _) => self.items.push_back(item),
         }
     }
 }
@@ -111,6 +127,23 @@ impl Peer {
         {
             self.ready.push_back(number);
         }
+    }
+
+    /// Forgets a stream, and the turn that it waits for: a flood of streams opened and closed leaves nothing behind.
+    pub(super) fn remove(&mut self, number: u32) {
+        let Some(channel) = self.channels.remove(&number) else { return };
+        if channel.is_ready {
+            self.ready.retain(|ready| *ready != number);
+        }
+        if channel.is_owed {
+            self.owed.retain(|owed| *owed != number);
+        }
+    }
+
+    /// Turns that are waited for.
+    #[cfg(test)]
+    pub(super) fn turns(&self) -> usize {
+        self.ready.len() + self.owed.len()
     }
 
     /// The owner may send more on this stream.
@@ -176,10 +209,14 @@ impl Peer {
                     sent += bytes.len();
                     Frame::Data { channel: number, bytes }.write(out);
                 }
+                Some(Item::Joined(bytes)) => {
+                    sent += bytes.len();
+                    Frame::Data { channel: number, bytes: bytes.into() }.write(out);
+                }
                 Some(Item::Finish) => Frame::Finish { channel: number }.write(out),
                 Some(Item::Close(why)) => {
                     Frame::Close { channel: number, why }.write(out);
-                    self.channels.remove(&number);
+                    self.remove(number);
                     return sent;
                 }
                 None => break,

@@ -163,8 +163,7 @@ fn what_is_sent_before_the_other_end_comes_is_kept_in_order() {
     hall.open(bob, 7, ann);
     let expected = [
         Frame::Window { channel: 7, more: (1 << 20) - FIRST_WINDOW },
-        Frame::Data { channel: 7, bytes: "first".into() },
-        Frame::Data { channel: 7, bytes: "second".into() },
+        Frame::Data { channel: 7, bytes: "firstsecond".into() },
         Frame::Finish { channel: 7 },
     ];
     assert_eq!(granted(hall.said(bob)), expected);
@@ -352,6 +351,53 @@ fn what_waits_for_a_slow_receiver_is_bounded() {
     assert_eq!(refused, Some((10, Reason::Busy)));
     let kept = hall.said(bob).iter().filter(|frame| matches!(frame, Frame::Data { .. })).count();
     assert_eq!((kept, hall.registry.counters().buffered), (10, 0));
+}
+
+#[test]
+fn short_data_that_waits_costs_hardly_more_than_its_bytes() {
+    let mut hall = Hall::new(Limits::default());
+    let (ann, bob) = hall.pair();
+    hall.said(bob);
+    (0..20_000_u32).for_each(|n| hall.say(ann, Frame::Data { channel: 1, bytes: vec![n as u8].into() }));
+    assert_eq!(hall.registry.peers[&bob.conn].channels[&7].items.len(), 3);
+    let came: Vec<u8> = hall
+        .said(bob)
+        .iter()
+        .flat_map(
+            |frame| if let Frame::Data { channel: 7, bytes } = frame { bytes.to_vec() } else { panic!("{frame:?}") },
+        )
+        .collect();
+    assert_eq!(came, (0..20_000_u32).map(|n| n as u8).collect::<Vec<_>>());
+    assert_eq!(hall.registry.counters().buffered, 0);
+}
+
+#[test]
+fn streams_that_are_opened_and_closed_again_and_again_leave_nothing_behind() {
+    let mut hall = Hall::new(Limits::default());
+    let (ann, bob) = (hall.guest(1), hall.guest(2));
+    for _ in 0..1000 {
+        hall.open(ann, 1, bob);
+        hall.say(ann, Frame::Close { channel: 1, why: Reason::Done });
+        // Nobody is there with this key: it is refused, and closed before that has been said.
+        hall.say(ann, Frame::Open { channel: 2, peer: [0; 32], token: TOKEN, window: FIRST_WINDOW });
+        hall.say(ann, Frame::Close { channel: 2, why: Reason::Done });
+    }
+    assert_eq!((hall.registry.waiting.remembered(), hall.registry.peers[&ann.conn].turns()), (0, 0));
+}
+
+#[test]
+fn a_stream_that_is_asked_for_again_waits_its_full_time() {
+    let mut hall = Hall::new(Limits::default());
+    let (ann, bob) = (hall.guest(1), hall.guest(2));
+    hall.open(ann, 1, bob);
+    hall.say(ann, Frame::Close { channel: 1, why: Reason::Done });
+    hall.now += Duration::from_secs(29);
+    hall.open(ann, 1, bob);
+    hall.now += Duration::from_secs(29);
+    hall.registry.handle_timeout(hall.now);
+    assert_eq!(hall.said(ann), []);
+    hall.open(bob, 7, ann);
+    assert_eq!(hall.registry.counters().pairs_joined, 1);
 }
 
 #[test]
