@@ -2,10 +2,14 @@
 //! spawned), bounded queues, token buckets and backoff.
 
 pub(crate) mod attention;
-#[cfg(feature = "peer")]
+#[cfg(any(feature = "comm", feature = "peer"))]
 pub(crate) mod backoff;
+#[cfg(feature = "turn")]
+pub(crate) mod bell;
 #[cfg(feature = "peer")]
 pub(crate) mod bucket;
+#[cfg(feature = "turn")]
+pub(crate) mod percent;
 #[cfg(feature = "stun")]
 pub(crate) mod public;
 pub(crate) mod queue;

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::UrlError;
 use super::url::{is_host, is_path, split_authority};
+use crate::base::percent;
 
 /// The longest URL that is taken: what fits into a ticket.
 const MAX_URL: usize = 200;
@@ -160,22 +161,9 @@ fn read_login(text: &str) -> Result<(String, String), UrlError> {
     Ok((decoded(user)?, decoded(password)?))
 }
 
-/// `%41` as `A` (RFC 3986 section 2.1).
 fn decoded(text: &str) -> Result<String, UrlError> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let (digits, after) = after.split_at_checked(2).ok_or(UrlError::Login)?;
-        let digits = std::str::from_utf8(digits).map_err(|_| UrlError::Login)?;
-        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| UrlError::Login)?);
-        rest = after;
-    }
-    String::from_utf8(bytes).ok().filter(|text| !text.contains('\0')).ok_or(UrlError::Login)
+    let text = percent::decoded(text).and_then(|bytes| String::from_utf8(bytes).ok());
+    text.filter(|text| !text.contains('\0')).ok_or(UrlError::Login)
 }
 
 fn coded(text: &str) -> String {

@@ -8,6 +8,7 @@ use hmac::{Hmac, Mac};
 use is::IceCreds;
 use sha2::Sha256;
 use socket2::SockRef;
+use subtle::ConstantTimeEq;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -128,7 +129,7 @@ async fn introduce(mut stream: TcpStream, proofs: &Proofs, says: Says) -> io::Re
     stream.write_all(&[&proofs.ours, chosen].concat()).await?;
     let mut said = [0; 32];
     stream.read_exact(&mut said).await?;
-    if !same(&said, &proofs.theirs) {
+    if !bool::from(said.ct_eq(&proofs.theirs)) {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
     Ok(stream)
@@ -144,11 +145,6 @@ async fn expect_chosen(stream: &mut TcpStream) -> io::Result<()> {
 /// It is a connection like any other from now on.
 fn kept(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_linger(None)
-}
-
-/// In a time that does not tell where they differ.
-fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
-    a.iter().zip(b).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
 }
 
 #[cfg(test)]

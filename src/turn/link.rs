@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -15,6 +15,7 @@ use super::core::{Core, Event};
 use super::frame::{self, Cut};
 use super::{Lost, PermitError, Refused};
 use crate::base::attention::Attention;
+use crate::base::bell::Bell;
 use crate::base::queue::{Limits, Queue};
 use crate::pipe::{Pipe, RecvError};
 use crate::stun::Proof;
@@ -58,8 +59,8 @@ struct State {
     control: VecDeque<Bytes>,
     out: Queue<Bytes>,
     inbox: Queue<(SocketAddr, Bytes)>,
-    readers: Wakers,
-    writers: Wakers,
+    readers: Bell,
+    writers: Bell,
     asked: Vec<(IpAddr, oneshot::Sender<Result<(), PermitError>>)>,
     connecting: Vec<(SocketAddr, oneshot::Sender<Connected>)>,
     attempts: VecDeque<(SocketAddr, u32)>,
@@ -68,22 +69,6 @@ struct State {
 
 /// The number of a connection that waits to be bound, or why there is none, where the server says.
 type Connected = Result<u32, Option<Refused>>;
-
-/// Tasks to be woken, each once.
-#[derive(Default)]
-struct Wakers(Vec<Waker>);
-
-impl Wakers {
-    fn add(&mut self, cx: &Context<'_>) {
-        if !self.0.iter().any(|waker| waker.will_wake(cx.waker())) {
-            self.0.push(cx.waker().clone());
-        }
-    }
-
-    fn wake(&mut self) {
-        self.0.drain(..).for_each(Waker::wake);
-    }
-}
 
 impl Link {
     /// With what its task has to hold until it ends.
@@ -94,8 +79,8 @@ impl Link {
             control: VecDeque::new(),
             out: Queue::new(WAITING),
             inbox: Queue::new(WAITING),
-            readers: Wakers::default(),
-            writers: Wakers::default(),
+            readers: Bell::default(),
+            writers: Bell::default(),
             asked: Vec::new(),
             connecting: Vec::new(),
             attempts: VecDeque::new(),
@@ -171,7 +156,7 @@ impl Link {
         if state.over {
             return Poll::Ready(Err(self.lost()));
         }
-        state.readers.add(cx);
+        state.readers.wait(cx);
         Poll::Pending
     }
 
@@ -208,7 +193,7 @@ impl Link {
             return Poll::Ready(Err(self.lost().into()));
         }
         if state.out.is_full() {
-            state.writers.add(cx);
+            state.writers.wait(cx);
             return Poll::Pending;
         }
         Poll::Ready(Ok(()))
@@ -222,7 +207,7 @@ impl Link {
         if state.over {
             return Poll::Ready(Err(self.lost().into()));
         }
-        state.readers.add(cx);
+        state.readers.wait(cx);
         Poll::Pending
     }
 
@@ -350,7 +335,7 @@ impl Link {
         let mut state = self.lock();
         let next = state.control.pop_front().or_else(|| state.out.pop());
         if !state.out.is_full() {
-            state.writers.wake();
+            state.writers.ring();
         }
         next
     }
@@ -380,7 +365,7 @@ impl Link {
                         state.attempts.pop_front();
                     }
                     state.attempts.push_back((peer, connection));
-                    state.readers.wake();
+                    state.readers.ring();
                 }
             }
         }
@@ -408,7 +393,7 @@ impl State {
             let data = whole.slice_ref(data);
             let len = data.len();
             self.inbox.push_dropping_oldest((from, data), len);
-            self.readers.wake();
+            self.readers.ring();
         }
     }
 
@@ -436,7 +421,7 @@ impl State {
         }
         self.asked.clear();
         self.connecting.clear();
-        self.readers.wake();
-        self.writers.wake();
+        self.readers.ring();
+        self.writers.ring();
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::Account;
+use crate::base::percent;
 
 /// What carries the bytes to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -155,22 +156,9 @@ fn place_of(text: &str) -> Result<(String, Option<u16>), TurnServerError> {
     Ok((host.to_owned(), port))
 }
 
-/// Percent-decoded (RFC 3986 section 2.1).
 fn plain(text: &str) -> Result<String, TurnServerError> {
     let wrong = TurnServerError("% stands before two hexadecimal digits");
-    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let (digits, after) = rest.split_first_chunk::<2>().ok_or(wrong)?;
-        let digit = |c: u8| char::from(c).to_digit(16).and_then(|digit| u8::try_from(digit).ok()).ok_or(wrong);
-        bytes.push(digit(digits[0])? << 4 | digit(digits[1])?);
-        rest = after;
-    }
-    String::from_utf8(bytes).map_err(|_| wrong)
+    percent::decoded(text).and_then(|bytes| String::from_utf8(bytes).ok()).ok_or(wrong)
 }
 
 #[cfg(test)]

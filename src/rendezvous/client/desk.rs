@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::super::wire::{Frame, FrameError, RawPeer, Reason};
-use super::bell::Bell;
 use super::streams::Streams;
 use super::talks::{Carriage, Talks};
+use crate::base::bell::Bell;
 use crate::key::Identity;
 
 /// Signals that wait to be sent before senders have to wait.

@@ -4,7 +4,6 @@
 //! `signal` and `relay` are what users hold. `mqtt` has brokers in the server's place; `resend` decides what is done about
 //! their losses.
 
-mod bell;
 mod desk;
 mod dial;
 mod handle;

@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::super::wire::{FIRST_WINDOW, Frame, MAX_DATA, RawPeer, Reason, Token};
-use super::bell::Bell;
 use super::desk::Ended;
+use crate::base::bell::Bell;
 
 /// Bytes of one stream that wait to be sent before its writer has to wait.
 const ROOM: usize = 256 * 1024;

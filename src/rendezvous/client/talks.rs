@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::super::wire::{Frame, RawPeer, Reason, Token};
-use super::bell::Bell;
 use super::resend::{PATIENCE, Resend, Turn};
 use super::signal::SignalError;
+use crate::base::bell::Bell;
 use crate::base::bucket::Bucket;
 use crate::base::queue::{self, Queue};
 use crate::key::seal::{self, Conversation, Ephemeral, Header};
