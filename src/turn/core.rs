@@ -15,8 +15,10 @@ use super::{Lost, Refused};
 use crate::net::Family;
 use crate::stun::{Challenge, Class, Credentials, Due, Message, Proof, Timer, Timing, TransactionId, kind};
 
-/// Requests under way at one time: an answer is needed for each kind, and for each peer at the beginning.
-const EXCHANGES: usize = 160;
+/// Requests under way at one time: an answer is needed for each kind, and for each peer at the beginning; and connects, which
+/// are counted apart, since a server that does not answer them says nothing about the allocation.
+const EXCHANGES: usize = 160 + CONNECTS;
+const CONNECTS: usize = 64;
 
 /// Events that wait to be taken.
 const EVENTS: usize = 256;
@@ -187,7 +189,8 @@ impl Core {
 
     /// Has the server connect to a peer that was let in. An event tells what came of it.
     pub fn connect(&mut self, now: Instant, peer: SocketAddr) {
-        if self.relayed().is_some() && self.peers.is_permitted(peer.ip()) && self.exchanges.len() < EXCHANGES {
+        let under_way = self.exchanges.iter().filter(|exchange| matches!(exchange.what, What::Connect(_))).count();
+        if self.relayed().is_some() && self.peers.is_permitted(peer.ip()) && under_way < CONNECTS {
             self.ask(now, What::Connect(peer));
         } else {
             self.tell(Event::NotConnected(peer, None));
@@ -205,7 +208,10 @@ impl Core {
             return;
         }
         self.exchanges.clear();
-        if self.relayed().is_some() {
+        // An allocation that was asked for with a proof may have been granted, though nobody has heard of it; where there is
+        // none, the server says so to nobody.
+        let may_be_granted = self.phase == Phase::Allocating && self.nonces > 0;
+        if self.relayed().is_some() || may_be_granted {
             self.ask(now, What::Refresh { lifetime: Duration::ZERO });
             // It is sent, and its answer changes nothing any more.
             self.exchanges.clear();
@@ -372,6 +378,7 @@ impl Core {
             // What was granted may outlast a network that is gone for a while.
             What::Refresh { .. } if matches!(self.phase, Phase::Open { ends, .. } if now < ends) => self.ask(now, what),
             What::Allocate { .. } | What::Refresh { .. } => self.lose(Lost::NoAnswer),
+            What::Permit(ip) if self.peers.is_still_granted(now, ip) => self.ask(now, what),
             What::Permit(ip) => {
                 self.peers.refused(ip);
                 self.tell(Event::NotPermitted(ip, None));
@@ -387,6 +394,11 @@ impl Core {
         let exchanges = self.exchanges.iter().map(|exchange| exchange.timer.next()).min();
         let Phase::Open { refresh, .. } = self.phase else { return exchanges };
         [exchanges, refresh, self.peers.next_due()].into_iter().flatten().min()
+    }
+
+    /// Whether there is a message for the server: time runs until it answers.
+    pub(super) fn is_asking(&self) -> bool {
+        !self.out.is_empty()
     }
 
     /// The next message for the server.

@@ -182,7 +182,12 @@ impl Link {
         };
         let len = bytes.len();
         state.out.push(bytes, len);
+        // A channel may be wanted, which the server has to be asked for though it says nothing itself.
+        let asks = state.core.is_asking();
         drop(state);
+        if asks {
+            self.told.raise();
+        }
         self.write.raise();
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::frame::{FIRST_CHANNEL, LAST_CHANNEL};
 
 /// Permissions last five minutes, channels ten; both are renewed a minute earlier.
+const PERMITTED: Duration = Duration::from_secs(300);
 const PERMISSION: Duration = Duration::from_secs(240);
 const CHANNEL: Duration = Duration::from_secs(540);
 
@@ -18,7 +19,8 @@ pub(super) const MOST: usize = 64;
 #[derive(Debug)]
 struct Permission {
     ip: IpAddr,
-    granted: bool,
+    /// Until when it lasts at the server, where it was granted.
+    granted: Option<Instant>,
     /// When to ask again; none while it is being asked.
     due: Option<Instant>,
 }
@@ -55,19 +57,24 @@ impl Peers {
         if self.permissions.len() >= MOST {
             return None;
         }
-        self.permissions.push(Permission { ip, granted: false, due: None });
+        self.permissions.push(Permission { ip, granted: None, due: None });
         Some(true)
     }
 
     pub(super) fn is_permitted(&self, ip: IpAddr) -> bool {
-        self.permissions.iter().any(|known| known.ip == ip && known.granted)
+        self.permissions.iter().any(|known| known.ip == ip && known.granted.is_some())
+    }
+
+    /// True while the server's permission lasts, whether its renewal is answered or not.
+    pub(super) fn is_still_granted(&self, now: Instant, ip: IpAddr) -> bool {
+        self.permissions.iter().any(|known| known.ip == ip && known.granted.is_some_and(|until| now < until))
     }
 
     /// True when it was not before.
     pub(super) fn granted(&mut self, now: Instant, ip: IpAddr) -> bool {
         let Some(known) = self.permissions.iter_mut().find(|known| known.ip == ip) else { return false };
         known.due = Some(now + PERMISSION);
-        !std::mem::replace(&mut known.granted, true)
+        known.granted.replace(now + PERMITTED).is_none()
     }
 
     pub(super) fn refused(&mut self, ip: IpAddr) {

@@ -341,6 +341,65 @@ fn closing_gives_the_address_back() {
 }
 
 #[test]
+fn who_gives_up_before_the_answer_gives_back_what_may_have_been_granted() {
+    let mut world = World::new(false);
+    let first = world.core.poll_transmit().unwrap();
+    let challenge = world.serve(&first).unwrap();
+    world.core.handle(world.now, Cut::Message(&challenge));
+    let proved = world.core.poll_transmit().unwrap();
+    assert_eq!(Message::parse(&proved).unwrap().method(), message::ALLOCATE);
+    world.core.close(world.now);
+    let last = world.core.poll_transmit().unwrap();
+    let refresh = Message::parse(&last).unwrap();
+    assert_eq!((refresh.method(), refresh.get(message::LIFETIME)), (REFRESH, Some(&[0; 4][..])));
+    assert_eq!(refresh.integrity(&world.key), Some(true));
+    // Before the server has named a realm nothing was granted.
+    let mut early = World::new(false);
+    early.core.poll_transmit().unwrap();
+    early.core.close(early.now);
+    assert_eq!(early.core.poll_transmit(), None);
+}
+
+#[test]
+fn a_permission_whose_renewal_is_lost_lasts_as_long_as_the_servers() {
+    let mut world = World::permitted(false);
+    world.pass(Duration::from_secs(239));
+    world.silent = true;
+    assert_eq!(world.pass(Duration::from_secs(45)), [], "one request has gone unanswered to its end");
+    world.silent = false;
+    assert_eq!(world.pass(Duration::from_secs(100)), []);
+    assert!(world.core.send(world.now, addr(PEER), b"x").is_some());
+    world.silent = true;
+    let events = world.pass(Duration::from_secs(340));
+    assert!(events.contains(&Event::NotPermitted(ip(PEER), None)), "{events:?}");
+}
+
+#[test]
+fn connects_that_nobody_answers_leave_the_allocation_alone() {
+    let mut world = World::permitted(true);
+    world.silent = true;
+    (1..300).for_each(|port| world.core.connect(world.now, SocketAddr::new(ip(PEER), port)));
+    let refused = world.turn().len();
+    assert_eq!(refused, 299 - 64);
+    (0..62_u8).for_each(|n| assert!(world.core.permit(world.now, [203, 0, 113, 100 + n].into())));
+    world.silent = false;
+    let events = world.pass(Duration::from_secs(600));
+    assert!(!events.iter().any(|event| matches!(event, Event::Lost(_))), "{events:?}");
+    assert_eq!(world.core.relayed(), Some(addr(RELAYED)));
+}
+
+#[test]
+fn a_channel_that_sending_asks_for_is_announced() {
+    let mut world = World::permitted(false);
+    assert!(!world.core.is_asking());
+    world.core.send(world.now, addr(PEER), b"x").unwrap();
+    assert!(world.core.is_asking(), "the driver has to look");
+    world.turn();
+    world.core.send(world.now, addr(PEER), b"x").unwrap();
+    assert!(!world.core.is_asking(), "it has a channel now");
+}
+
+#[test]
 fn answers_that_nobody_signed_and_noise_change_nothing() {
     let mut world = World::opened(false);
     world.pass(Duration::from_secs(539));
