@@ -111,9 +111,11 @@ impl Keeper {
 
     async fn hold(&mut self, place: &Place, mut held: Held) -> Gone {
         let (mut granted, mut failed, ear) = (Instant::now(), 0, Ear::open(place));
+        // Drawn once for each renewal: of many draws the shortest would win, and clients would come together.
+        let mut chance = rand::random();
         self.asking.again.mark_unchanged();
         loop {
-            let Some(renewal) = lease::renewal(held.lifetime, failed, rand::random()) else { return Gone::Lost };
+            let Some(renewal) = lease::renewal(held.lifetime, failed, chance) else { return Gone::Lost };
             let due = tokio::select! {
                 _ = &mut self.over => return Gone::Over(Box::new(held)),
                 () = sleep_until(granted + renewal) => true,
@@ -128,6 +130,7 @@ impl Keeper {
             if !due {
                 continue;
             }
+            chance = rand::random();
             match self.renew(&mut held).await {
                 Some(Ok(())) => (granted, failed) = (Instant::now(), 0),
                 Some(Err(failure)) => {
