@@ -70,6 +70,11 @@ impl Limits {
         messages > 0 && (messages >= self.messages || bytes >= self.bytes)
     }
 
+    /// More than there may be at the limit.
+    pub(crate) fn is_exceeded(self, messages: usize, bytes: usize) -> bool {
+        messages > self.messages.max(1) || (messages > 1 && bytes > self.bytes)
+    }
+
     /// The low-water mark: who waits for room is called there.
     pub(crate) fn is_half_free(self, messages: usize, bytes: usize) -> bool {
         messages <= self.messages / 2 && bytes <= self.bytes / 2

@@ -59,6 +59,19 @@ impl Backlog {
         }
     }
 
+    /// Drops what is more than so much of what waits for one peer alone and nobody acknowledges: first what waits for those that
+    /// have been away for longest. Returns how many.
+    pub(crate) fn drop_beyond(&mut self, limits: Limits) -> u64 {
+        let (mut at, before) = (self.parcels.len(), self.parcels.len());
+        while at > 0 && limits.is_exceeded(self.parcels.len(), self.bytes) {
+            at -= 1;
+            if self.parcels[at].to.is_some() && self.parcels[at].number.is_none() {
+                self.bytes -= self.parcels.remove(at).map_or(0, |parcel| parcel.payload.len());
+            }
+        }
+        (before - self.parcels.len()) as u64
+    }
+
     /// Takes what is for a peer, and what is for anybody where `takes_all`.
     pub(crate) fn for_peer(&mut self, identity: &Identity, takes_all: bool) -> Vec<Parcel> {
         let is_for = |parcel: &Parcel| parcel.to.map_or(takes_all, |to| to == *identity);

@@ -354,6 +354,8 @@ impl<L: Clone> Desk<L> {
             }
         }
         self.backlog.put_first(left);
+        // Each peer that goes and never comes back would leave its queue here.
+        self.counters.lost += self.backlog.drop_beyond(self.rules.limits);
     }
 
     /// A peer's message is acknowledged, on the connection that it came by.
@@ -409,6 +411,10 @@ impl<L: Clone> Desk<L> {
             return false;
         }
         peer.outbox.take(load);
+        // What waits goes before what is sent from now on.
+        if !self.backlog.is_empty() {
+            self.fetch(now, key);
+        }
         true
     }
 

@@ -11,6 +11,9 @@ use crate::smart::Identity;
 use crate::smart::options::{Limits, Resend};
 use crate::smart::protocol::MessageId;
 
+/// Connections that a message went to before its last one, and that may still acknowledge it.
+const REMEMBERED: usize = 8;
+
 /// A message that waits for its acknowledgement.
 #[derive(Debug)]
 pub(crate) struct Unacknowledged {
@@ -18,11 +21,28 @@ pub(crate) struct Unacknowledged {
     pub(crate) to: Option<Identity>,
     /// The connection that it went to last; `None` while it waits for a peer.
     pub(crate) at: Option<PeerKey>,
+    /// Those that it went to before, as many as are remembered.
+    before: VecDeque<PeerKey>,
     /// Its place in that connection's queue.
     pub(crate) place: u64,
     pub(crate) tries: u32,
     since: Instant,
     due: Instant,
+}
+
+impl Unacknowledged {
+    /// True of a connection that this message was given to.
+    pub(crate) fn went_by(&self, key: PeerKey) -> bool {
+        self.at == Some(key) || self.before.contains(&key)
+    }
+
+    fn leave(&mut self) {
+        let Some(key) = self.at.take().filter(|key| !self.before.contains(key)) else { return };
+        if self.before.len() >= REMEMBERED {
+            self.before.pop_front();
+        }
+        self.before.push_back(key);
+    }
 }
 
 /// All of a socket.
@@ -80,7 +100,10 @@ impl Pending {
         self.next += 1;
         self.bytes += payload.len();
         let due = self.next_look(now, now);
-        self.waiting.insert(number, Unacknowledged { payload, to, at: None, place: 0, tries: 0, since: now, due });
+        self.waiting.insert(
+            number,
+            Unacknowledged { payload, to, at: None, before: VecDeque::new(), place: 0, tries: 0, since: now, due },
+        );
         self.put_down(due, number);
         number
     }
@@ -109,6 +132,7 @@ impl Pending {
         let Some(since) = self.waiting.get(&number).map(|message| message.since) else { return };
         let due = self.next_look(now, since);
         let Some(message) = self.waiting.get_mut(&number) else { return };
+        message.leave();
         message.at = Some(at);
         message.place = place;
         message.tries += 1;
@@ -120,7 +144,7 @@ impl Pending {
     /// It waits for a peer.
     pub(crate) fn handle_waits(&mut self, number: u64) {
         if let Some(message) = self.waiting.get_mut(&number) {
-            message.at = None;
+            message.leave();
         }
     }
 

@@ -20,12 +20,8 @@ impl<L: Clone> Desk<L> {
             self.counters.dropped += 1;
             return Ok(Taken::Dropped);
         }
-        // What is unacknowledged is limited, and with it what is queued: a full queue takes it all the same.
-        let key = match self.choose(to)? {
-            Some(None) => self.peers.whatever_its_room(to),
-            Some(key) => key,
-            None => None,
-        };
+        // Where all are full it waits behind their queues: what is given up there is forgotten, and in a queue it would stay.
+        let key = self.choose(to)?.flatten();
         let number = self.pending.add(now, payload.keep(), to);
         match key {
             Some(key) => {
@@ -60,9 +56,11 @@ impl<L: Clone> Desk<L> {
     /// A message of ours has arrived at a peer.
     pub(crate) fn handle_ack(&mut self, key: PeerKey, id: &MessageId) {
         let Some(number) = self.pending.number(id) else { return };
-        if self.pending.remove(number).is_none() {
+        // One peer's word says nothing of what went to another.
+        if !self.pending.get(number).is_some_and(|message| message.went_by(key)) {
             return;
         }
+        self.pending.remove(number);
         self.counters.acknowledged += 1;
         if let Some(peer) = self.peers.get_mut(key) {
             peer.counters.acknowledged += 1;

@@ -131,6 +131,22 @@ fn by_identity_a_message_waits_for_its_peer_and_only_for_one_that_can_come() {
 }
 
 #[test]
+fn peers_that_never_come_back_leave_a_bounded_number_of_messages() {
+    let limits = Limits { messages: 4, bytes: 1000 };
+    let mut desk = desk(Rules { mode: SendMode::Publish, limits, ..rules() });
+    let now = Instant::now();
+    for n in 0..10 {
+        let key = desk.join(now, Joined { comes_back: true, ..joined(n) }, "").unwrap();
+        (0..3).for_each(|text| assert!(send(&mut desk, &format!("{n}.{text}")).is_ok()));
+        desk.leave(now, key, Load::default());
+    }
+    assert_eq!((desk.counters().waiting, desk.counters().lost), (4, 26));
+    // The last one that left is the one that may come back soonest.
+    let key = desk.join(now, joined(9), "").unwrap();
+    assert_eq!(written(&mut desk, key), ["9.0", "9.1", "9.2"]);
+}
+
+#[test]
 fn a_double_identity_is_refused_and_the_first_stays() {
     let mut desk = desk(rules());
     let first = desk.join(Instant::now(), joined(1), "").unwrap();
@@ -306,6 +322,49 @@ fn what_a_peer_has_not_read_yet_is_not_repeated_to_it() {
     }
     assert_eq!(written(&mut desk, key), ["m!"]);
     assert!(desk.take_outcomes().is_empty());
+}
+
+#[test]
+fn a_peer_that_reads_nothing_holds_a_bounded_number_of_messages() {
+    let limits = Limits { messages: 4, bytes: 1000 };
+    let mut desk = desk(Rules { limits, when_full: WhenFull::DropOldest, ..sure() });
+    let key = desk.join(Instant::now(), joined(1), "").unwrap();
+    for n in 0..100 {
+        send(&mut desk, &n.to_string()).unwrap();
+    }
+    // The queue as it was when it became full, and then the latest: those between were given up.
+    assert_eq!(written(&mut desk, key), ["0!", "1!", "2!", "3!", "96!", "97!", "98!", "99!"]);
+    assert_eq!(desk.counters().given_up, 96);
+}
+
+#[test]
+fn what_waits_behind_a_full_queue_goes_before_what_is_sent_later() {
+    let limits = Limits { messages: 2, bytes: 1000 };
+    let mut desk = desk(Rules { limits, when_full: WhenFull::DropOldest, ..sure() });
+    let key = desk.join(Instant::now(), joined(1), "").unwrap();
+    for n in 0..4 {
+        send(&mut desk, &n.to_string()).unwrap();
+    }
+    let mut load = Load::default();
+    assert!(desk.take(Instant::now(), key, &mut load));
+    send(&mut desk, "4").unwrap();
+    assert_eq!(written(&mut desk, key), ["2!", "3!", "4!"], "0 and 1 are in the load");
+}
+
+#[test]
+fn a_peer_can_not_acknowledge_what_went_to_another() {
+    let mut desk = desk(sure());
+    let begun = Instant::now();
+    let keys = [1, 2].map(|n| desk.join(begun, joined(n), "").unwrap());
+    desk.send(begun, &mut Payload::from("m"), NOBODY).unwrap();
+    let id = id_of_first(&mut desk, keys[0]);
+    desk.handle_ack(keys[1], &id);
+    assert_eq!(desk.counters().unacknowledged, 1);
+    // It goes to the other as well; then either may.
+    desk.handle_timeout(begun + Duration::from_secs(5));
+    assert_eq!(id_of_first(&mut desk, keys[1]), id);
+    desk.handle_ack(keys[0], &id);
+    assert_eq!(desk.counters().acknowledged, 1);
 }
 
 #[test]

@@ -165,7 +165,7 @@ impl Connection {
                 () = self.core.inbox.room(), if self.stalled.is_some() => self.handle_room(),
                 () = self.lane.call.wait() => self.handle_call(),
                 () = &mut timer => {
-                    let done = self.handle_timeout();
+                    let done = self.handle_timer().await;
                     timer.as_mut().reset(self.session.poll_timeout().into());
                     done
                 }
@@ -302,6 +302,16 @@ impl Connection {
             self.look(Instant::now());
         }
         Ok(())
+    }
+
+    async fn handle_timer(&mut self) -> Result<(), Cause> {
+        // What lies there unread is a sign of life, and both may have come while this machine was busy.
+        tokio::select! {
+            biased;
+            read = read(&self.pipe, &mut self.frames), if self.stalled.is_none() => self.handle_read(read)?,
+            () = std::future::ready(()) => {}
+        }
+        self.handle_timeout()
     }
 
     fn handle_timeout(&mut self) -> Result<(), Cause> {
