@@ -29,6 +29,13 @@ impl Backoff {
     }
 }
 
+/// Chance, as good as is needed to keep clients apart, where the crate `rand` is not built in.
+#[cfg(feature = "comm")]
+pub(crate) fn chance() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

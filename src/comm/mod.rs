@@ -37,7 +37,6 @@
 #[cfg(feature = "amqp")]
 mod amqp;
 mod backend;
-mod backoff;
 mod cancel;
 mod codec;
 mod config;

@@ -37,6 +37,8 @@ mod subscription;
 pub mod tls;
 pub mod transport;
 
+/// What [`NetConf::keepalive`] takes.
+pub use crate::net::Keepalive;
 pub use addr::Addr;
 pub use callbacks::{HandlerId, Outcome, style};
 pub use conf::NetConf;

@@ -117,6 +117,58 @@ async fn a_caller_that_gives_up_frees_its_place_at_the_other_end() {
 }
 
 #[tokio::test]
+async fn many_callers_that_give_up_together_leave_the_pipe_whole() {
+    let (left, _right) = ends(tcp().await).await;
+    let hasty = RpcProducer::over(&left, &conf("q").timeout(Duration::from_millis(50))).await.unwrap();
+    let hasty = std::sync::Arc::new(hasty);
+    // More in all than may be unanswered at a time.
+    for _ in 0..4 {
+        let mut calls = tokio::task::JoinSet::new();
+        for n in 0..600 {
+            let hasty = hasty.clone();
+            calls.spawn(async move { hasty.push_message(n).await });
+        }
+        for outcome in calls.join_all().await {
+            let error = outcome.unwrap_err();
+            assert!(!matches!(error, CallError::Communication(CommunicationError::Lost { .. })), "{error}");
+        }
+    }
+    AsynchronProducer::over(&left, &conf("other")).await.unwrap().push_message(1).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_connects_and_says_nothing_does_not_keep_its_place() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let conf = conf("q").host("127.0.0.1").port(port).connect_timeout(Duration::from_millis(500));
+    let here = Direct::new();
+    let consumer = EventDrivenConsumer::over(&here, |request: Request| async move { request.body }, &conf);
+    let consuming = Consuming::of(consumer.await.unwrap());
+    let calls = RpcProducer::over(&Direct::new(), &conf).await.unwrap();
+    let silent = pipe_open(Proto::Tcp).dest(("127.0.0.1", port)).await.unwrap();
+    tokio::time::timeout(LONG, silent.ended()).await.expect("its place is kept");
+    // Who has greeted may be silent for as long.
+    assert_eq!(calls.push_message(1).await.unwrap(), 1.into());
+    consuming.stop().await;
+}
+
+#[tokio::test]
+async fn what_would_protect_nobody_is_refused() {
+    let conf = || conf("q").host("127.0.0.1").port(1);
+    for (key, conf) in [
+        ("user", conf().user("ann")),
+        ("password", conf().password("hush")),
+        ("vhost", conf().vhost("/")),
+        ("ca_file", conf().ca_file("ca.pem")),
+        ("tls", conf().tls(true)),
+    ] {
+        let error = AsynchronProducer::over(&Direct::new(), &conf).await.unwrap_err();
+        assert!(error.to_string().contains(key), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn strangers_and_hostile_bytes_end_the_pipe_and_nothing_else() {
     let hello: &[u8] = b"\0\0\0\x09\0natpipe\x01";
     let hostile: [&[u8]; 7] = [

@@ -15,7 +15,7 @@ use super::declare;
 use super::fault::{Doing, fault, is_final};
 use super::headers::{payload, short, tries};
 use super::settle::{InHand, Session};
-use crate::comm::backoff::{Backoff, chance};
+use crate::base::backoff::{Backoff, chance};
 use crate::comm::{Boxed, CommunicationError, Config, Counters, Inlet, Job};
 
 /// How long to wait for the broker's last deliveries after it was told to stop.
@@ -34,7 +34,7 @@ pub(super) struct AmqpInlet {
 impl AmqpInlet {
     pub(super) async fn open(conf: &Config, counters: Counters) -> Result<Self, CommunicationError> {
         let live = Some(consume(conf, &counters).await?);
-        let (conf, backoff) = (conf.clone(), Backoff::default());
+        let (conf, backoff) = (conf.clone(), Backoff::new(conf.reconnect_wait, conf.reconnect_max));
         Ok(Self { conf, counters, live, backoff, waiting: None, stopped: false })
     }
 
@@ -77,7 +77,7 @@ impl AmqpInlet {
             }
             Err(error) if is_final(&error) => Err(error),
             Err(error) => {
-                let wait = self.backoff.next(self.conf.reconnect_wait, self.conf.reconnect_max, chance());
+                let wait = self.backoff.next(chance());
                 tracing::warn!(%error, ?wait, "no connection yet");
                 self.waiting = Some(Instant::now() + wait);
                 Ok(())

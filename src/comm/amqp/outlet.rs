@@ -15,7 +15,7 @@ use super::calls::{Calls, InFlight};
 use super::connect::Broker;
 use super::fault::{Doing, fault, is_final, nothing_was_sent};
 use super::{declare, headers};
-use crate::comm::backoff::{Backoff, chance};
+use crate::base::backoff::{Backoff, chance};
 use crate::comm::{Boxed, CommunicationError, Config, Outlet, Payload};
 
 /// Routing keys remembered as declared; beyond, all are forgotten and declared again.
@@ -90,7 +90,7 @@ impl AmqpOutlet {
             calls,
             exchange,
             live: ArcSwapOption::from_pointee(live),
-            connecting: Mutex::default(),
+            connecting: Mutex::new(Backoff::new(conf.reconnect_wait, conf.reconnect_max)),
             closed: AtomicBool::new(false),
         })
     }
@@ -116,14 +116,25 @@ impl AmqpOutlet {
                 Ok(live) => {
                     backoff.reset();
                     self.live.store(Some(Arc::new(live)));
+                    // It may have been closed meanwhile, and with it what was there before.
+                    if self.closed.load(Ordering::Acquire) {
+                        self.shut().await;
+                        return Err(CommunicationError::Closed);
+                    }
                 }
                 Err(error) if is_final(&error) => return Err(error),
                 Err(error) => {
-                    let wait = backoff.next(self.conf.reconnect_wait, self.conf.reconnect_max, chance());
+                    let wait = backoff.next(chance());
                     tracing::warn!(%error, ?wait, "no connection yet");
                     sleep(wait).await;
                 }
             }
+        }
+    }
+
+    async fn shut(&self) {
+        if let Some(live) = self.live.swap(None) {
+            live.broker.close(&self.conf).await;
         }
     }
 
@@ -240,9 +251,7 @@ impl Outlet for AmqpOutlet {
     fn close(&self) -> Boxed<'_, ()> {
         Box::pin(async move {
             self.closed.store(true, Ordering::Release);
-            if let Some(live) = self.live.swap(None) {
-                live.broker.close(&self.conf).await;
-            }
+            self.shut().await;
         })
     }
 }

@@ -7,8 +7,9 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
+use super::keepalive;
 use super::link::Link;
-use crate::comm::backoff::{Backoff, chance};
+use crate::base::backoff::{Backoff, chance};
 use crate::comm::memory::Broker;
 use crate::comm::{Boxed, CommunicationError, Config, Outlet, Payload};
 use crate::pipe::{NetConf, Proto, pipe_open};
@@ -28,7 +29,7 @@ impl Client {
             conf: conf.clone(),
             place,
             link: ArcSwapOption::from_pointee(link),
-            connecting: Mutex::default(),
+            connecting: Mutex::new(Backoff::new(conf.reconnect_wait, conf.reconnect_max)),
             closed: AtomicBool::new(false),
         })
     }
@@ -53,13 +54,24 @@ impl Client {
                 Ok(link) => {
                     backoff.reset();
                     self.link.store(Some(Arc::new(link)));
+                    // It may have been closed meanwhile, and with it what was there before.
+                    if self.closed.load(Ordering::Acquire) {
+                        self.shut().await;
+                        return Err(CommunicationError::Closed);
+                    }
                 }
                 Err(error) => {
-                    let wait = backoff.next(self.conf.reconnect_wait, self.conf.reconnect_max, chance());
+                    let wait = backoff.next(chance());
                     tracing::warn!(%error, ?wait, "no connection yet");
                     sleep(wait).await;
                 }
             }
+        }
+    }
+
+    async fn shut(&self) {
+        if let Some(link) = self.link.swap(None) {
+            link.close().await;
         }
     }
 
@@ -69,7 +81,7 @@ impl Client {
 }
 
 async fn connect(place: &(String, u16), conf: &Config) -> Result<Link, CommunicationError> {
-    let net = NetConf::default().con_timeout(conf.connect_timeout).nodelay(true);
+    let net = NetConf::default().con_timeout(conf.connect_timeout).nodelay(true).keepalive(keepalive(conf));
     let opening = pipe_open(Proto::Tcp).dest((place.0.as_str(), place.1)).conf(net);
     let pipe = opening.await.map_err(|error| CommunicationError::Connect {
         target: format!("{}:{}", place.0, place.1),
@@ -91,9 +103,7 @@ impl Outlet for Client {
     fn close(&self) -> Boxed<'_, ()> {
         Box::pin(async move {
             self.closed.store(true, Ordering::Release);
-            if let Some(link) = self.link.swap(None) {
-                link.close().await;
-            }
+            self.shut().await;
         })
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::sleep;
 
 use super::frame::{Address, Frame, Why};
@@ -22,7 +22,7 @@ use crate::pipe::Pipe;
 
 /// Messages on their way to the other end and not yet answered.
 pub(super) const WINDOW: usize = 1024;
-/// Frames that wait to be written, beside answers.
+/// Frames that wait to be written, beside answers and words that a call is given up.
 const WAITING: usize = 64;
 /// Bytes after which what waits is written in one piece.
 const PIECE: usize = 64 * 1024;
@@ -47,6 +47,7 @@ pub(super) struct Link {
     pending: Arc<Pending>,
     next_id: AtomicU64,
     window: Arc<Semaphore>,
+    greeted: watch::Receiver<bool>,
     _tasks: Mutex<Nursery<()>>,
 }
 
@@ -54,7 +55,9 @@ pub(super) struct Link {
 impl Link {
     pub(super) async fn start(pipe: Pipe, broker: Arc<Broker>, max_body: usize) -> Self {
         let target = pipe.peer_addr().map_or_else(|| "the pipe's other end".to_owned(), ToString::to_string);
-        let (out, frames) = mpsc::channel(WAITING);
+        // Each message on its way has a place kept for the word that nobody waits for it any more.
+        let (out, frames) = mpsc::channel(WINDOW + WAITING);
+        let (greets, greeted) = watch::channel(false);
         // Twice the window: what the other end has given up may still be on its way back.
         let (replies, answers) = mpsc::channel(2 * WINDOW + 1);
         let pending = Arc::new(Mutex::new(Some(HashMap::new())));
@@ -62,10 +65,17 @@ impl Link {
         // There is room, as nothing else was sent yet.
         let _ = replies.try_send(Frame::Hello);
         tasks.begin(write(pipe.clone(), answers, frames));
-        let reader = Reader { pipe: pipe.clone(), pending: pending.clone(), max_body };
+        let reader = Reader { pipe: pipe.clone(), pending: pending.clone(), greets, max_body };
         tasks.begin(reader.run(Server::new(broker, replies), target.clone()));
         let window = Arc::new(Semaphore::new(WINDOW));
-        Self { pipe, target, out, pending, next_id: AtomicU64::new(0), window, _tasks: Mutex::new(tasks) }
+        let (next_id, tasks) = (AtomicU64::new(0), Mutex::new(tasks));
+        Self { pipe, target, out, pending, next_id, window, greeted, _tasks: tasks }
+    }
+
+    /// Waits until the other end has greeted, or the pipe has ended.
+    pub(super) async fn greeted(&self) {
+        // An error means the end.
+        let _ = self.greeted.clone().wait_for(|greeted| *greeted).await;
     }
 
     pub(super) fn target(&self) -> &str {
@@ -128,7 +138,8 @@ impl Link {
     ) -> Result<Outcome, CommunicationError> {
         let to = address(conf, key)?;
         let _place = self.window.acquire().await.map_err(|_| CommunicationError::Closed)?;
-        let mut waiting = self.begin()?;
+        let word = self.out.reserve().await.map_err(|_| self.lost(false))?;
+        let mut waiting = self.begin(word)?;
         self.out.send(kind(waiting.id, to, payload.clone())).await.map_err(|_| self.lost(false))?;
         waiting.sent = true;
         let outcome = (&mut waiting.outcome).await.map_err(|_| self.lost(true))?;
@@ -136,12 +147,12 @@ impl Link {
         Ok(outcome)
     }
 
-    fn begin(&self) -> Result<Waiting<'_>, CommunicationError> {
+    fn begin<'a>(&'a self, word: mpsc::Permit<'a, Frame>) -> Result<Waiting<'a>, CommunicationError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, outcome) = oneshot::channel();
         let mut pending = lock(&self.pending);
         pending.as_mut().ok_or_else(|| self.lost(false))?.insert(id, sender);
-        Ok(Waiting { link: self, id, outcome, sent: false })
+        Ok(Waiting { link: self, id, outcome, word: Some(word), sent: false })
     }
 
     fn lost(&self, sent: bool) -> CommunicationError {
@@ -171,6 +182,8 @@ struct Waiting<'a> {
     link: &'a Link,
     id: u64,
     outcome: oneshot::Receiver<Outcome>,
+    /// The place for it: were it lost, the other end would count a call that is none any more.
+    word: Option<mpsc::Permit<'a, Frame>>,
     sent: bool,
 }
 
@@ -179,9 +192,8 @@ impl Drop for Waiting<'_> {
         if let Some(pending) = lock(&self.link.pending).as_mut() {
             pending.remove(&self.id);
         }
-        if self.sent {
-            // A word that finds no room is not needed: the answer is ignored.
-            let _ = self.link.out.try_send(Frame::GiveUp(self.id));
+        if let Some(word) = self.word.take().filter(|_| self.sent) {
+            word.send(Frame::GiveUp(self.id));
         }
     }
 }
@@ -226,6 +238,7 @@ async fn write(pipe: Pipe, mut answers: mpsc::Receiver<Frame>, mut frames: mpsc:
 struct Reader {
     pipe: Pipe,
     pending: Arc<Pending>,
+    greets: watch::Sender<bool>,
     max_body: usize,
 }
 
@@ -245,7 +258,10 @@ impl Reader {
         loop {
             while let Some(frame) = Frame::read(&mut buffer, self.max_body)? {
                 match (greeted, frame) {
-                    (false, Frame::Hello) => greeted = true,
+                    (false, Frame::Hello) => {
+                        greeted = true;
+                        self.greets.send_replace(true);
+                    }
                     (false, _) => return Err("the first frame is no greeting".into()),
                     (true, frame) => self.handle(frame, server)?,
                 }

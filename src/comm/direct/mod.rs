@@ -14,12 +14,13 @@ mod server;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio::sync::Mutex;
 
 use super::memory::{Broker, MemoryInlet};
 use super::{Backend, Boxed, CommunicationError, Config, ConfigError, Counters, Inlet, Job, Outlet, Payload};
-use crate::pipe::Pipe;
+use crate::pipe::{Keepalive, Pipe};
 use client::Client;
 use link::Link;
 use server::Server;
@@ -48,7 +49,7 @@ impl Direct {
         if let Some(server) = servers.get(&place).and_then(Weak::upgrade) {
             return Ok(server);
         }
-        let server = Arc::new(Server::listen(&place.0, place.1, conf.max_body).await?);
+        let server = Arc::new(Server::listen(&place.0, place.1, conf).await?);
         servers.insert(place, Arc::downgrade(&server));
         Ok(server)
     }
@@ -59,8 +60,26 @@ fn place(conf: &Config) -> Result<(String, u16), ConfigError> {
         let why = "open a TLS pipe and hand it to `OverPipe`";
         return Err(ConfigError::Both { a: "protocol: pipe", b: "tls", why });
     }
+    let named = [
+        ("user", conf.user.is_some()),
+        ("password", conf.password.is_some()),
+        ("vhost", conf.vhost.is_some()),
+        ("ca_file", conf.ca_file.is_some()),
+    ];
+    if let Some((key, _)) = named.into_iter().find(|(_, is_set)| *is_set) {
+        let why = "a pipe asks nobody for it, and who relies on it is not protected";
+        return Err(ConfigError::Both { a: "protocol: pipe", b: key, why });
+    }
     let host = conf.needed("host", conf.host.as_deref())?;
     Ok((host.to_owned(), *conf.needed("port", conf.port.as_ref())?))
+}
+
+/// TCP's own signs of life, since frames have none: a connection without one for twice as long is dead.
+fn keepalive(conf: &Config) -> Option<Keepalive> {
+    const PROBES: u32 = 4;
+    let idle = Duration::from_secs(conf.heartbeat.into());
+    let interval = (idle / PROBES).max(Duration::from_secs(1));
+    (!idle.is_zero()).then_some(Keepalive { idle, interval, retries: PROBES })
 }
 
 impl Backend for Direct {

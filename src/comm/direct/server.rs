@@ -1,13 +1,16 @@
 //! Waits: a consumer's process, listening for those who push to it and call it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 
+use super::keepalive;
 use super::link::Link;
 use crate::base::task::Nursery;
-use crate::comm::CommunicationError;
 use crate::comm::memory::Broker;
+use crate::comm::{CommunicationError, Config};
 use crate::pipe::{NetConf, Pipe, Proto, pipe_open};
 
 /// Processes that may be connected at a time; those beyond are turned away.
@@ -20,9 +23,9 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) async fn listen(host: &str, port: u16, max_body: usize) -> Result<Self, CommunicationError> {
+    pub(super) async fn listen(host: &str, port: u16, conf: &Config) -> Result<Self, CommunicationError> {
         // A consumer that begins again where it has just ended finds its port free.
-        let net = NetConf::default().reuse_addr(true).nodelay(true);
+        let net = NetConf::default().reuse_addr(true).nodelay(true).keepalive(keepalive(conf));
         let listening = pipe_open(Proto::Tcp).bind((host, port)).conf(net).await;
         let server = listening.map_err(|error| CommunicationError::Connect {
             target: format!("{host}:{port}"),
@@ -30,7 +33,11 @@ impl Server {
         })?;
         let broker = Arc::new(Broker::default());
         let mut accepting = Nursery::new(&Handle::current());
-        accepting.begin(accept(server, broker.clone(), max_body));
+        accepting.begin(accept(
+            server,
+            broker.clone(),
+            Terms { max_body: conf.max_body, greeting: conf.connect_timeout },
+        ));
         Ok(Self { broker, _accepting: accepting })
     }
 
@@ -39,14 +46,22 @@ impl Server {
     }
 }
 
-async fn accept(server: Pipe, broker: Arc<Broker>, max_body: usize) {
+/// What is asked of those who connect.
+#[derive(Clone, Copy)]
+struct Terms {
+    max_body: usize,
+    /// How long they may take to greet.
+    greeting: Duration,
+}
+
+async fn accept(server: Pipe, broker: Arc<Broker>, terms: Terms) {
     let mut links = Nursery::new(&Handle::current());
     loop {
         tokio::select! {
             _ = links.next(), if !links.is_empty() => {}
             pipe = server.accept() => match pipe {
                 Ok(_) if links.len() >= LINKS => tracing::warn!("{LINKS} are connected, one more is turned away"),
-                Ok(pipe) => links.begin(serve(pipe, broker.clone(), max_body)),
+                Ok(pipe) => links.begin(serve(pipe, broker.clone(), terms)),
                 Err(error) => {
                     tracing::warn!(%error, "nobody can connect any more");
                     return;
@@ -56,6 +71,12 @@ async fn accept(server: Pipe, broker: Arc<Broker>, max_body: usize) {
     }
 }
 
-async fn serve(pipe: Pipe, broker: Arc<Broker>, max_body: usize) {
-    Link::start(pipe, broker, max_body).await.ended().await;
+async fn serve(pipe: Pipe, broker: Arc<Broker>, terms: Terms) {
+    let link = Link::start(pipe, broker, terms.max_body).await;
+    // Who says nothing would keep its place from others for ever.
+    if timeout(terms.greeting, link.greeted()).await.is_err() {
+        tracing::debug!(target = link.target(), "somebody has connected and said nothing");
+        return link.close().await;
+    }
+    link.ended().await;
 }

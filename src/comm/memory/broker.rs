@@ -10,6 +10,8 @@ use crate::comm::{CommunicationError, Payload};
 
 /// Queues that a broker may have: what comes over a pipe may name any number of them.
 const QUEUES: usize = 10_000;
+/// What queues that nobody consumes may hold in all, in bytes, before they take no more of what comes over a pipe.
+const UNATTENDED: usize = 256 << 20;
 
 /// What a queue is declared with, the same by all who declare it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +129,7 @@ impl Broker {
     /// Stores a message in each queue that it is for, when there is room.
     pub(crate) async fn publish(&self, exchange: &str, key: &str, message: Stored) -> Result<(), CommunicationError> {
         loop {
-            let full = match self.try_publish(exchange, key, &message)? {
+            let full = match self.try_publish(exchange, key, &message, None)? {
                 Published::Done => return Ok(()),
                 Published::Full(queue, room) => (queue, room),
             };
@@ -141,19 +143,26 @@ impl Broker {
         }
     }
 
-    /// Stores a message at once, or says that a queue is full.
+    /// Stores a message that came over a pipe at once, or says that a queue is full, or that all which nobody consumes are.
     pub(crate) fn publish_now(&self, exchange: &str, key: &str, message: &Stored) -> Result<(), CommunicationError> {
-        match self.try_publish(exchange, key, message)? {
+        match self.try_publish(exchange, key, message, Some(UNATTENDED))? {
             Published::Done => Ok(()),
             Published::Full(queue, _) => Err(CommunicationError::Full { queue }),
         }
     }
 
-    fn try_publish(&self, exchange: &str, key: &str, message: &Stored) -> Result<Published, CommunicationError> {
+    fn try_publish(
+        &self,
+        exchange: &str,
+        key: &str,
+        message: &Stored,
+        unattended: Option<usize>,
+    ) -> Result<Published, CommunicationError> {
         let mut state = self.state();
         let targets = state.route(exchange, key)?;
+        let beyond = |named: &Named| named.consumers == 0 && unattended.is_some_and(|most| state.unattended() >= most);
         for name in &targets {
-            if let Some(named) = state.queues.get(name).filter(|named| named.queue.is_full()) {
+            if let Some(named) = state.queues.get(name).filter(|named| named.queue.is_full() || beyond(named)) {
                 return Ok(Published::Full(name.clone(), named.room.clone()));
             }
         }
@@ -242,6 +251,11 @@ impl Broker {
 }
 
 impl State {
+    /// What queues hold that nobody consumes.
+    fn unattended(&self) -> usize {
+        self.queues.values().filter(|named| named.consumers == 0).map(|named| named.queue.weight()).sum()
+    }
+
     fn route(&self, exchange: &str, key: &str) -> Result<Vec<String>, CommunicationError> {
         let unroutable =
             || CommunicationError::Unroutable { exchange: exchange.to_owned(), routing_key: key.to_owned() };
@@ -259,4 +273,33 @@ impl State {
 
 fn no_queue(name: &str) -> CommunicationError {
     CommunicationError::NotFound { target: "memory".to_owned(), what: format!("queue `{name}`") }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn queues_with_names_of_the_other_ends_choice_hold_a_bounded_amount_of_memory() {
+        let broker = Broker::default();
+        // One body, shared: the test needs no memory for it.
+        let body = Bytes::from(vec![0; 1 << 20]);
+        let payload = Payload { body, format: None, code: None };
+        let message = Stored { payload, reply: None, tries: 0, redelivered: false };
+        let properties = Properties { auto_delete: false, durable: false };
+        let stored = (0..20)
+            .flat_map(|queue| (0..50).map(move |_| format!("q{queue}")))
+            .filter(|name| {
+                broker.declare(name, properties).unwrap();
+                broker.publish_now("", name, &message).is_ok()
+            })
+            .count();
+        assert_eq!(stored, 256);
+        assert!(matches!(broker.publish_now("", "q9", &message), Err(CommunicationError::Full { .. })));
+        // A queue with a consumer takes its own share all the same.
+        broker.join("q9").unwrap();
+        broker.publish_now("", "q9", &message).unwrap();
+    }
 }

@@ -7,6 +7,9 @@ const MESSAGES: usize = 65_536;
 /// Bytes of bodies that a queue holds before it is full. A single message of any size fits an empty queue.
 const BYTES: usize = 64 << 20;
 
+/// What a message costs beside its body, in bytes, about.
+const AROUND: usize = 256;
+
 /// Messages in order, with their sizes known.
 #[derive(Debug)]
 pub(crate) struct Queue<M> {
@@ -23,6 +26,11 @@ impl<M> Default for Queue<M> {
 impl<M> Queue<M> {
     pub(crate) fn is_full(&self) -> bool {
         !self.messages.is_empty() && (self.messages.len() >= MESSAGES || self.bytes >= BYTES)
+    }
+
+    /// The memory that it takes, about.
+    pub(crate) fn weight(&self) -> usize {
+        self.bytes + self.messages.len() * AROUND
     }
 
     /// Puts a message at the end. Whoever pushes asks [`is_full`](Self::is_full) before; what comes back from a consumer
