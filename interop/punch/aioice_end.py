@@ -1,4 +1,4 @@
-"""One end of a punched UDP hole: ICE by aioice, the conversation before it as docs/punch.md has it.
+"""One end of a punched UDP hole: ICE by aioice, the conversation before it as docs/protocols/punch.md has it.
 
 aioice_end.py HOST PORT STUN_HOST STUN_PORT TIE: HOST:PORT leads to the other end, TIE decides who controls. It answers each
 datagram with "aioice heard " before it, ends when the other end says "bye", and prints the pair that was nominated.
