@@ -12,7 +12,7 @@ use tokio::time::{sleep_until, timeout};
 use super::gather::{Gathered, Gathering};
 use super::message::{CANDIDATES, Candidate, Message};
 use super::shape::Shape;
-use super::{Channel, PunchError, SILENCE};
+use super::{Channel, PunchError};
 
 /// Candidates that are older than this when the peer comes are found anew: a NAT may have forgotten them.
 const FRESH: Duration = Duration::from_secs(10);
@@ -28,6 +28,9 @@ const LEAST: Duration = Duration::from_millis(10);
 fn margin(one_way: Duration) -> Duration {
     MARGIN.saturating_sub(one_way / 4).max(LEAST)
 }
+
+/// How long a peer that has spoken may be silent, or its channel take no message.
+pub(super) const SILENCE: Duration = Duration::from_secs(10);
 
 /// A peer that asks how far away we are more often only wants to keep us waiting.
 const PINGS: u8 = 8;

@@ -11,8 +11,9 @@ use super::agree::Agreed;
 use super::assisted::Assisted;
 use super::gather::{Gathered, Gathering};
 use super::message::{Message, read_words, words};
+use super::puncher::Effort;
 use super::trickle::Later;
-use super::{Effort, PunchError, Punched, Puncher, ask, udp};
+use super::{PunchError, Punched, Puncher, ask, udp};
 use crate::nat::Proto;
 
 /// How often the STUN server is asked again while a person looks for the other's line: NATs forget after 30 s and more.

@@ -9,15 +9,16 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Handle;
 use tokio::time::{sleep, sleep_until};
 
+use super::Hole;
 use super::agree::Agreed;
 use super::bases::{Base, shared};
 use super::choice::{Choice, PROOF, Proofs, Proved, prove};
 use super::gather::Gathered;
 use super::message::Candidate;
 use super::plan::Plan;
+use super::puncher::{Dug, Effort};
 use super::trickle::{Late, Later};
 use super::volley::{Shot, Volley};
-use super::{Dug, Effort, Hole};
 use crate::base::task::Nursery;
 use crate::nat::Proto;
 use crate::net::{Local, socket};

@@ -1,11 +1,17 @@
 use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use tokio::net::UdpSocket;
 
+use super::agree::SILENCE;
 use super::bases::UdpBase;
-use super::message::{CANDIDATES, CandidateKind, Message};
+use super::gather::Gathered;
+use super::message::{CANDIDATES, Candidate, CandidateKind, Message};
+use super::puncher::PATIENCE;
 use super::*;
+use crate::nat::Proto;
 use crate::net::{Family, Interface};
 
 /// A peer that says this and then no more.

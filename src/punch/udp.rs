@@ -10,15 +10,16 @@ use sha1::Sha1;
 use tokio::net::UdpSocket;
 use tokio::time::sleep_until;
 
+use super::Hole;
 use super::agree::Agreed;
 use super::bases::{Base, UdpBase, udp_socket};
 use super::gather::Gathered;
 use super::hole::{OFTEN, UdpHole};
 use super::message::Candidate;
 use super::plan::Plan;
+use super::puncher::{Dug, Effort};
 use super::trickle::{Late, Later};
 use super::volley::Volley;
-use super::{Dug, Effort, Hole};
 use crate::nat::Proto;
 use crate::net::socket::send_now;
 use crate::net::{Local, Scope, receive_any};
