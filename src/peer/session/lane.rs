@@ -203,7 +203,7 @@ impl Outgoing {
         self.handle_ack_of_any(expected)?;
         (self.before, self.left) = (None, None);
         self.lost.clear();
-        self.next = Cursor { given: 0, waiting: self.kept.iter().map(Record::len).sum() };
+        self.next = self.cursor(0);
         Ok(())
     }
 
@@ -214,10 +214,22 @@ impl Outgoing {
     /// As [`handle_ack`](Self::handle_ack).
     pub(crate) fn hand_over(&mut self, expected: u64) -> Result<(), ProtocolError> {
         self.handle_ack_of_any(expected)?;
-        let before = self.before.unwrap_or(self.next);
+        let before = self.before.unwrap_or(self.next).given.min(self.without_gap());
         self.resume(expected)?;
-        self.before = Some(before).filter(|before| before.given > 0);
+        self.before = Some(self.cursor(before)).filter(|before| before.given > 0);
         Ok(())
+    }
+
+    /// How many of the kept come before the first one that the path in use was not given, though it was given later ones: that was
+    /// lost, or is on its way on a path that rests.
+    fn without_gap(&self) -> usize {
+        let left = self.left.filter(|(_, to)| *to > self.first).map(|(from, _)| from);
+        let gap = self.lost.first().copied().into_iter().chain(left).min();
+        gap.map_or(usize::MAX, |gap| usize::try_from(gap.saturating_sub(self.first)).unwrap_or(usize::MAX))
+    }
+
+    fn cursor(&self, given: usize) -> Cursor {
+        Cursor { given, waiting: self.kept.iter().skip(given).map(Record::len).sum() }
     }
 }
 
@@ -294,172 +306,4 @@ impl Incoming {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::record::Kind;
-    use super::*;
-
-    fn record(n: u8) -> Record {
-        Record::new(Kind::Data, 1, vec![n])
-    }
-
-    fn payloads(out: &mut Outgoing) -> Vec<u8> {
-        std::iter::from_fn(|| out.poll_transmit()).map(|record| record.payload[0]).collect()
-    }
-
-    #[test]
-    fn a_new_path_gets_what_the_other_end_lacks_and_nothing_else() {
-        let mut out = Outgoing::default();
-        (0..6).for_each(|n| out.push(record(n)));
-        assert_eq!(payloads(&mut out), [0, 1, 2, 3, 4, 5]);
-        out.handle_ack(2).unwrap();
-        out.resume(4).unwrap();
-        assert_eq!(payloads(&mut out), [4, 5]);
-        assert_eq!(out.waiting(), 0);
-        out.handle_ack(6).unwrap();
-        assert!(out.is_empty());
-        assert_eq!(out.bytes, 0);
-    }
-
-    #[test]
-    fn an_acknowledgement_that_overtakes_the_sending_leaves_the_count_right() {
-        let mut out = Outgoing::default();
-        (0..4).for_each(|n| out.push(record(n)));
-        assert_eq!(payloads(&mut out).len(), 4);
-        out.resume(0).unwrap();
-        assert_eq!(out.poll_transmit().unwrap().payload[0], 0);
-        // The old path was faster after all.
-        out.handle_ack(3).unwrap();
-        assert_eq!(out.waiting(), 3 * HEADER_AND_ONE);
-        assert_eq!(payloads(&mut out), [1, 2, 3], "on the new path each number comes in its turn");
-        out.handle_ack(4).unwrap();
-        assert!(out.is_empty());
-    }
-
-    const HEADER_AND_ONE: usize = super::super::record::HEADER + 1;
-
-    #[test]
-    fn acknowledging_what_was_never_sent_is_an_error() {
-        let mut out = Outgoing::default();
-        out.push(record(0));
-        assert_eq!(out.handle_ack(2), Err(ProtocolError::Ack { expected: 2, sent: 1 }));
-    }
-
-    /// The payloads of those whose turn it is after this one came.
-    fn comes(incoming: &mut Incoming, number: u64) -> Vec<u8> {
-        incoming.hold(number, record(number as u8)).unwrap();
-        std::iter::from_fn(|| incoming.poll_due()).map(|record| record.payload[0]).collect()
-    }
-
-    #[test]
-    fn what_comes_twice_is_taken_once() {
-        let mut incoming = Incoming::default();
-        assert_eq!(comes(&mut incoming, 0), [0]);
-        assert!(comes(&mut incoming, 0).is_empty());
-        assert_eq!(incoming.take_ack(), Some(1));
-        assert_eq!(incoming.take_ack(), None);
-        assert!(comes(&mut incoming, 0).is_empty());
-        assert_eq!(incoming.take_ack(), Some(1), "who says it again has not heard that it came");
-    }
-
-    #[test]
-    fn what_comes_before_its_turn_waits_for_it_and_is_bounded() {
-        let mut incoming = Incoming::default();
-        assert!(comes(&mut incoming, 2).is_empty());
-        assert!(comes(&mut incoming, 1).is_empty());
-        assert!(comes(&mut incoming, 2).is_empty(), "once");
-        assert_eq!(comes(&mut incoming, 0), [0, 1, 2]);
-        assert_eq!(incoming.held_bytes, 0);
-        let long = |n| incoming.hold(n, Record::new(Kind::Data, 1, vec![0; 1 << 16]));
-        let taken = (10..).map(long).take_while(Result::is_ok).count();
-        assert!((HELD >> 17..=HELD >> 16).contains(&taken), "{taken}");
-    }
-
-    #[test]
-    fn with_its_number_no_record_is_sent_that_the_other_end_has_and_all_others_are_after_a_loss() {
-        let mut out = Outgoing::default();
-        (0..6).for_each(|n| out.push(record(n)));
-        assert_eq!(out.next_number(), Some(0));
-        (0..4).for_each(|_| drop(out.poll_transmit()));
-        out.handle_lost([1, 3, 9].into_iter());
-        assert_eq!(out.next_number(), Some(1));
-        out.handle_ack_of_any(3).unwrap();
-        assert_eq!(out.next_number(), Some(3));
-        assert_eq!(out.waiting(), 2 * HEADER_AND_ONE);
-        assert_eq!(payloads(&mut out), [3, 4, 5]);
-        assert_eq!(out.handle_ack_of_any(9), Err(ProtocolError::Ack { expected: 9, sent: 6 }));
-    }
-
-    #[test]
-    fn while_a_new_path_catches_up_the_one_before_goes_on() {
-        let mut out = Outgoing::default();
-        (0..6).for_each(|n| out.push(record(n)));
-        (0..4).for_each(|_| drop(out.poll_transmit()));
-        out.hand_over(1).unwrap();
-        assert!(out.is_handing_over());
-        assert_eq!((out.next_number(), out.next_number_before()), (Some(1), Some(4)));
-        assert_eq!(out.waiting(), 2 * HEADER_AND_ONE, "what neither has taken");
-        assert_eq!(out.poll_transmit_before().unwrap().payload[0], 4);
-        assert_eq!(out.poll_transmit().unwrap().payload[0], 1);
-        // It came by the path before.
-        out.handle_ack_of_any(4).unwrap();
-        assert_eq!((out.next_number(), out.next_number_before()), (Some(4), Some(5)));
-        assert_eq!(out.poll_transmit().unwrap().payload[0], 4);
-        assert!(!out.is_handing_over());
-        out.push(record(6));
-        assert_eq!(payloads(&mut out), [5, 6]);
-        assert_eq!((out.waiting(), out.next_number_before()), (0, None));
-    }
-
-    #[test]
-    fn a_new_path_that_stays_slower_goes_on_behind_the_one_before_and_has_all_of_it_when_that_dies() {
-        let mut out = Outgoing::default();
-        (0..8).for_each(|n| out.push(record(n)));
-        (0..5).for_each(|_| drop(out.poll_transmit()));
-        out.hand_over(1).unwrap();
-        assert_eq!(out.poll_transmit().unwrap().payload[0], 1);
-        out.cut_handover();
-        assert!(!out.is_handing_over());
-        assert_eq!((out.next_number(), out.waiting()), (Some(5), 3 * HEADER_AND_ONE));
-        assert_eq!(out.poll_transmit().unwrap().payload[0], 5);
-        out.handle_ack_of_any(3).unwrap();
-        out.end_handover();
-        assert_eq!(payloads(&mut out), [3, 4, 6, 7]);
-        out.handle_ack_of_any(8).unwrap();
-        assert!(out.is_empty() && out.waiting() == 0);
-    }
-
-    #[test]
-    fn a_path_that_takes_over_in_the_midst_of_a_handover_begins_with_all_that_is_not_known() {
-        let mut out = Outgoing::default();
-        (0..6).for_each(|n| out.push(record(n)));
-        (0..4).for_each(|_| drop(out.poll_transmit()));
-        out.hand_over(1).unwrap();
-        (0..2).for_each(|_| drop(out.poll_transmit()));
-        out.hand_over(2).unwrap();
-        assert_eq!((out.next_number(), out.next_number_before()), (Some(2), Some(4)));
-        out.end_handover();
-        assert_eq!(out.waiting(), 4 * HEADER_AND_ONE);
-        assert_eq!(payloads(&mut out), [2, 3, 4, 5]);
-        out.handle_ack_of_any(6).unwrap();
-        assert!(out.is_empty() && out.waiting() == 0);
-    }
-
-    #[test]
-    fn what_is_kept_is_bounded() {
-        let mut out = Outgoing::default();
-        let mut pushed = 0;
-        while !out.is_full() {
-            out.push(Record::new(Kind::Data, 1, vec![0; 1 << 16]));
-            pushed += 1;
-        }
-        assert!(pushed <= 256, "{pushed}");
-        // Many small ones too, although their payload is nothing.
-        let mut out = Outgoing::default();
-        let mut pushed = 0;
-        while !out.is_full() {
-            out.push(record(0));
-            pushed += 1;
-        }
-        assert!(pushed < 300_000, "{pushed}");
-    }
-}
+mod tests;
