@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::ProtocolError;
 use super::buffers::Buffers;
@@ -22,6 +22,13 @@ const RENEW_PART: u64 = 4;
 
 /// Bytes that a channel holds for a path that does not take them yet.
 const SEND_BUFFER: usize = 512 << 10;
+
+/// Bytes that come in shorter pieces than this are put together while others wait before them: each piece costs memory of its own,
+/// which the window does not count.
+const SHORT: usize = 1 << 10;
+
+/// They make pieces of no more than this.
+const TOGETHER: usize = 16 << 10;
 
 /// Datagrams that wait to be received; older ones go first when more come.
 const DATAGRAMS: Limits = Limits { messages: 512, bytes: 1 << 20 };
@@ -74,6 +81,8 @@ struct Sending {
 #[derive(Debug)]
 struct Receiving {
     queue: VecDeque<Bytes>,
+    /// Short pieces that came after those.
+    short: BytesMut,
     /// Bytes that the other end may still send.
     credit: u64,
     window: u64,
@@ -83,6 +92,33 @@ struct Receiving {
     /// Nobody reads here any more.
     stopped: bool,
     datagrams: Queue<Bytes>,
+}
+
+impl Receiving {
+    fn push(&mut self, data: Bytes) {
+        if data.len() < SHORT && !self.is_empty() {
+            self.short.extend_from_slice(&data);
+            if self.short.len() >= TOGETHER {
+                let short = self.take_short();
+                self.queue.extend(short);
+            }
+            return;
+        }
+        let short = self.take_short();
+        self.queue.extend(short.into_iter().chain([data]));
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        self.queue.pop_front().or_else(|| self.take_short())
+    }
+
+    fn take_short(&mut self) -> Option<Bytes> {
+        Some(std::mem::take(&mut self.short).freeze()).filter(|short| !short.is_empty())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.short.is_empty()
+    }
 }
 
 #[derive(Debug)]
@@ -107,6 +143,7 @@ impl Channel {
         };
         let receiving = Receiving {
             queue: VecDeque::new(),
+            short: BytesMut::new(),
             credit: FIRST_WINDOW,
             window: FIRST_WINDOW,
             read: 0,
@@ -205,7 +242,7 @@ impl Channel {
         if receiving.stopped || data.is_empty() {
             return Ok(false);
         }
-        receiving.queue.push_back(data);
+        receiving.push(data);
         Ok(true)
     }
 
@@ -224,7 +261,7 @@ impl Channel {
         match self.kind {
             ChannelKind::Datagram => self.receiving.datagrams.pop(),
             ChannelKind::Stream => {
-                let data = self.receiving.queue.pop_front()?;
+                let data = self.receiving.pop()?;
                 self.receiving.read += data.len() as u64;
                 Some(data)
             }
@@ -233,7 +270,7 @@ impl Channel {
 
     /// True when everything was read that will ever come.
     pub(crate) fn is_at_end(&self) -> bool {
-        self.receiving.finished && self.receiving.queue.is_empty() && self.receiving.datagrams.is_empty()
+        self.receiving.finished && self.receiving.is_empty() && self.receiving.datagrams.is_empty()
     }
 
     /// How much the other end may send beyond what it was told, when that is worth a record.
@@ -255,7 +292,7 @@ impl Channel {
         self.released = true;
         self.sending.finishing = true;
         self.receiving.stopped = true;
-        self.receiving.queue.clear();
+        (self.receiving.queue, self.receiving.short) = (VecDeque::new(), BytesMut::new());
         !self.receiving.finished
     }
 
@@ -313,6 +350,30 @@ mod tests {
         let taken = (0..).take_while(|_| channel.handle_data(5, piece.clone()).is_ok()).count();
         assert_eq!(taken as u64, FIRST_WINDOW / MAX_PAYLOAD as u64);
         assert_eq!(channel.handle_data(5, piece), Err(ProtocolError::Window(5)));
+    }
+
+    #[test]
+    fn short_pieces_that_nobody_reads_cost_little_more_than_their_bytes() {
+        let mut channel = stream();
+        for at in 0..FIRST_WINDOW {
+            // A longer one now and then, which is not copied.
+            let len = if at % 9000 == 0 { SHORT } else { 1 };
+            if channel.handle_data(1, Bytes::from(vec![at as u8; len])).is_err() {
+                break;
+            }
+        }
+        let pieces = channel.receiving.queue.len();
+        assert!(pieces < 100, "{pieces}");
+        let (mut got, mut at) = (Vec::new(), 0);
+        while let Some(data) = channel.read() {
+            got.extend_from_slice(&data);
+        }
+        let mut sent = Vec::new();
+        while sent.len() < got.len() {
+            sent.resize(sent.len() + if at % 9000 == 0 { SHORT } else { 1 }, at as u8);
+            at += 1;
+        }
+        assert!(got == sent && got.len() as u64 > FIRST_WINDOW - SHORT as u64);
     }
 
     #[test]

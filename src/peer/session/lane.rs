@@ -12,6 +12,9 @@ const KEPT: usize = 64;
 /// sending side, and with it the rate: 16 MiB are 1 Gbit/s over a round trip of 130 ms.
 pub(super) const UNACKNOWLEDGED: usize = 16 << 20;
 
+/// What is kept beyond that: what is said of channels does not wait for room.
+const FLOOD: usize = 1 << 20;
+
 /// Bytes received after which an acknowledgement goes out even though nothing else does: each wakes the other end, whose thread it
 /// takes from those that write.
 const ACK_AFTER: usize = UNACKNOWLEDGED / 8;
@@ -86,6 +89,11 @@ impl Outgoing {
     /// Bytes that no path has taken.
     pub(crate) fn waiting(&self) -> usize {
         self.before.map_or(self.next.waiting, |before| before.waiting)
+    }
+
+    /// True when so much waits to be acknowledged that the other end must be asking for answers without ever reading them.
+    pub(crate) fn is_flooded(&self) -> bool {
+        self.bytes >= UNACKNOWLEDGED + FLOOD
     }
 
     /// True when the other end has everything.

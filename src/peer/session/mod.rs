@@ -73,6 +73,9 @@ pub(crate) enum ProtocolError {
     /// More bytes than the window allows.
     #[error("more bytes than the window of channel {0} allows")]
     Window(u32),
+    /// It opens channels and acknowledges nothing.
+    #[error("more is asked than answers are read")]
+    Unread,
     /// The greeting of another session, or of another version.
     #[error("a greeting that does not fit")]
     Greeting,

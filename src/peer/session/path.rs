@@ -10,8 +10,11 @@ use super::flow::Flow;
 use super::pulse::Pulse;
 use super::record::{Kind, Record};
 
-/// Answers that wait for the path to take them; a peer that asks faster gets no more.
-const CONTROL: usize = 64;
+/// Words that wait for the path to take them; a peer that asks faster gets no more answers.
+const CONTROL: usize = 96;
+
+/// Datagrams wait only behind fewer, so that there is always room for the path's own words.
+const DATAGRAMS: usize = 64;
 
 /// Bytes that come on a path before the other end is told, where it wants to be.
 const TELL_AFTER: usize = 32 << 10;
@@ -145,6 +148,15 @@ impl Path {
         if self.control.len() < CONTROL {
             self.control.push_back(record);
         }
+    }
+
+    /// Queues a datagram; false when too much waits.
+    pub(crate) fn say_datagram(&mut self, record: Record) -> bool {
+        let has_room = self.control.len() < DATAGRAMS;
+        if has_room {
+            self.control.push_back(record);
+        }
+        has_room
     }
 
     pub(crate) fn has_control(&self) -> bool {

@@ -261,6 +261,10 @@ impl State {
             return Err(ProtocolError::OutOfPlace(Kind::Open));
         }
         self.highest_theirs = id;
+        // Each is answered, and the answers are kept.
+        if self.outgoing.is_flooded() {
+            return Err(ProtocolError::Unread);
+        }
         if self.channels.len() >= CHANNELS || self.closing {
             self.outgoing.push(Record::new(Kind::Stop, id, Bytes::new()));
             self.outgoing.push(Record::new(Kind::Finish, id, Bytes::new()));
@@ -364,11 +368,7 @@ impl State {
     /// wait.
     pub(crate) fn send_datagram_in_order(&mut self, way: PathId, record: Record) -> bool {
         let full = self.outgoing.waiting() >= AHEAD;
-        match self.paths.get_mut(&way) {
-            Some(path) if !full => path.say(record),
-            _ => return false,
-        }
-        true
+        self.paths.get_mut(&way).is_some_and(|path| !full && path.say_datagram(record))
     }
 
     /// Puts a channel in line when it has something to say, and forgets one that is over.

@@ -369,6 +369,35 @@ fn records_before_the_greeting_and_channels_out_of_order_are_refused() {
 }
 
 #[test]
+fn who_opens_channels_and_reads_no_answer_is_refused_in_time() {
+    let mut world = World::new(17);
+    world.connect(1, Duration::from_millis(1));
+    world.run(10);
+    let (now, state) = (world.now, &mut world.ends[ANSWERER]);
+    let open = |n: u32| Record::new(Kind::Open, 2 * n + 1, vec![0]);
+    let taken = (0..1_000_000).take_while(|n| state.handle_record(PathId(1), open(*n), now).is_ok()).count();
+    assert!((10_000..200_000).contains(&taken), "{taken}");
+    assert_eq!(state.handle_record(PathId(1), open(1_000_000), now), Err(ProtocolError::Unread));
+}
+
+#[test]
+fn datagrams_leave_room_for_the_words_of_their_path() {
+    let mut world = World::new(18);
+    world.connect(1, Duration::from_millis(5));
+    let id = world.ends[CALLER].open(ChannelKind::Datagram).unwrap();
+    world.run(50);
+    let now = world.now;
+    let caller = &mut world.ends[CALLER];
+    let (record, _) = caller.datagram(id, b"one of many");
+    let taken = (0..1000).filter(|_| caller.send_datagram_in_order(PathId(1), record.clone())).count();
+    assert!(taken < 100, "{taken}");
+    caller.handle_change(now);
+    let said: Vec<Kind> = std::iter::from_fn(|| caller.poll_transmit(PathId(1))).map(|record| record.kind).collect();
+    assert_eq!(said.iter().filter(|kind| **kind == Kind::Datagram).count(), taken, "all that were said to be taken");
+    assert!(said.contains(&Kind::Ping), "the path is asked all the same");
+}
+
+#[test]
 fn the_greeting_of_another_session_is_refused() {
     let now = Instant::now();
     let mut caller = State::new(Role::Caller, SessionId([8; 16]), now);
