@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
@@ -15,6 +16,9 @@ use super::record::{HEADER, Kind, Record, next_header, next_record};
 
 /// What one read yields, at most: what a TLS record may hold.
 const ROOM: usize = 16 << 10;
+
+/// A part of a record shows that its path lives: so often it is told at most.
+const SLOW: Duration = Duration::from_millis(50);
 
 /// Anything that reads and writes, with both ends authenticated.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -90,6 +94,7 @@ async fn read_stream(shared: &Shared, id: PathId, mut read: impl AsyncRead + Unp
                 Err(error) => return refused(shared, error),
             }
         }
+        hand_on(shared, id, &mut records)?;
         // `next_record` has looked at it.
         if let Ok(Some((kind, channel, len))) = next_header(&received)
             && len >= WORTH
@@ -102,18 +107,30 @@ async fn read_stream(shared: &Shared, id: PathId, mut read: impl AsyncRead + Unp
                 if read.read_buf(&mut (&mut payload).limit(missing)).await? == 0 {
                     return Ok(());
                 }
+                hear(shared, id, &mut heard);
             }
             records.push(Record { kind, channel, payload: buffers.lend(payload) });
             // Another one may follow; of that nothing should have to be moved.
             room = HEADER;
-        }
-        if records.is_empty() {
-            continue;
-        }
-        if let Err(error) = shared.handle(id, &mut records) {
-            return refused(shared, error);
+            hand_on(shared, id, &mut records)?;
         }
     }
+}
+
+/// Something came; it is told now and then.
+fn hear(shared: &Shared, id: PathId, told: &mut Instant) {
+    if told.elapsed() >= SLOW {
+        *told = Instant::now();
+        shared.handle_heard(id);
+    }
+}
+
+/// What has come is not to wait for what is yet to come.
+fn hand_on(shared: &Shared, id: PathId, records: &mut Vec<Record>) -> io::Result<()> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    shared.handle(id, records).or_else(|error| refused(shared, error))
 }
 
 fn refused(shared: &Shared, error: super::ProtocolError) -> io::Result<()> {

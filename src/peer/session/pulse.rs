@@ -119,7 +119,9 @@ impl Pulse {
             return last + AGAIN;
         }
         let busy = self.busy.is_some_and(|busy| self.heard <= busy + BUSY);
-        if busy || self.owed.is_some() { last + PROBE.max(self.rtt.unwrap_or(PROBE)) } else { last + QUIET }
+        // The silence before something was said is none.
+        let begun = last.max(self.owed.unwrap_or(last));
+        if busy || self.owed.is_some() { begun + PROBE.max(self.rtt.unwrap_or(PROBE)) } else { last + QUIET }
     }
 
     fn doubt_due(&self) -> Option<Instant> {
@@ -185,6 +187,17 @@ mod tests {
         assert_eq!(doubted, Some(600));
         assert_eq!(asked[..2], [200, 400]);
         assert!(asked.len() < 15 && dead == 10_000, "{asked:?} {dead}");
+    }
+
+    #[test]
+    fn what_is_said_after_a_silence_has_time_to_be_answered_before_the_path_is_asked() {
+        let begun = Instant::now();
+        let mut pulse = Pulse::new(begun);
+        pulse.handle_rtt(40 * MS);
+        let said = begun + 5 * BUSY / 2;
+        pulse.handle_busy(said, true);
+        assert_eq!(pulse.poll_timeout(), said + PROBE);
+        assert_eq!(silence(&mut pulse, said).1, Some(600));
     }
 
     #[test]

@@ -256,6 +256,13 @@ impl State {
         self.choose(id, now);
     }
 
+    /// Something came on a path, which is no whole record yet.
+    pub(crate) fn handle_heard(&mut self, id: PathId, now: Instant) {
+        if let Some(path) = self.paths.get_mut(&id) {
+            path.pulse.handle_heard(now);
+        }
+    }
+
     /// The machine's network is another one: every path is asked whether it lives.
     pub(crate) fn handle_change(&mut self, now: Instant) {
         for path in self.paths.values_mut() {
@@ -285,11 +292,11 @@ impl State {
         self.paths.values().map(|path| path.pulse.poll_timeout()).chain(handover).min()
     }
 
-    /// Asks quiet paths, doubts silent ones, and gives up dead ones.
-    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+    /// Asks quiet paths, doubts silent ones, and gives up dead ones. `armed` is when this was to be called.
+    pub(crate) fn handle_timeout(&mut self, armed: Instant, now: Instant) {
         self.buffers.rest();
         let since = self.since;
-        if self.poll_timeout().is_some_and(|due| now >= due + STILL) {
+        if now >= armed + STILL {
             self.paths.values_mut().for_each(|path| path.pulse.handle_still(now));
         }
         let (mut dead, mut doubted, mut silent, mut lost) = (Vec::new(), false, Vec::new(), Vec::new());

@@ -2,6 +2,8 @@
 
 mod ends;
 mod task;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -51,6 +53,9 @@ const PARTING: Duration = Duration::from_secs(30);
 
 /// How long the last acknowledgements are given to arrive.
 const LAST: Duration = Duration::from_secs(2);
+
+/// A timer that is due this much sooner than it was is set anew.
+const SOONER: Duration = Duration::from_millis(10);
 
 /// Records that are given to a path at once, by their bytes.
 const BATCH: usize = 256 << 10;
@@ -121,6 +126,10 @@ pub(super) struct Inner {
     /// One that waits: whether the peer has left the paths, and when it is heeded.
     next_move: Option<(bool, Instant)>,
     refusals: u32,
+    /// When the session's task wakes by itself.
+    armed: Instant,
+    /// The path that was told that an acknowledgement is due there.
+    owing: Option<PathId>,
     ended: Option<Ended>,
 }
 
@@ -171,6 +180,8 @@ impl Shared {
             moves: Bucket::per(MOVES, MOVES_IN, now),
             next_move: None,
             refusals: 0,
+            armed: now,
+            owing: None,
             ended: None,
         };
         let shared = Arc::new(Self {
@@ -237,7 +248,8 @@ impl Shared {
                 line.bell.notify_one();
             }
         }
-        if inner.state.is_over() {
+        inner.ring_for_ack();
+        if inner.state.is_over() || inner.is_due_sooner() {
             self.bell.notify_one();
         }
         woken
@@ -398,6 +410,19 @@ impl Shared {
         self.ended.subscribe()
     }
 
+    /// Waits until it is over: why.
+    pub(crate) async fn over(&self) -> Ended {
+        let mut ended = self.ended();
+        let ended = ended.wait_for(Option::is_some).await.ok().and_then(|ended| *ended);
+        // The sender lives in what is held here.
+        ended.unwrap_or(Ended::Lost)
+    }
+
+    /// Which end of it this is.
+    pub(crate) fn role(&self) -> Role {
+        self.lock().state.role
+    }
+
     /// The bells of a path: there is something to write, and it is to end.
     pub(super) fn bells(&self, id: PathId) -> Option<(Arc<Notify>, Arc<Notify>)> {
         let inner = self.lock();
@@ -454,6 +479,11 @@ impl Shared {
         })
     }
 
+    /// A part of a record has come.
+    pub(super) fn handle_heard(&self, id: PathId) {
+        self.with(|inner| inner.state.handle_heard(id, Instant::now()));
+    }
+
     /// The other end does not keep to the protocol.
     pub(super) fn refuse(&self, error: ProtocolError) {
         tracing::warn!(peer = %self.peer, %error, "the peer does not keep to the protocol");
@@ -487,6 +517,27 @@ fn is_here(ip: IpAddr, here: &[IpAddr]) -> bool {
 }
 
 impl Inner {
+    /// An acknowledgement is due: the path's task, which may wait for nothing but its bell, is to count the time from now on.
+    fn ring_for_ack(&mut self) {
+        let owing = self.state.active().filter(|_| self.state.owes_ack());
+        if owing != self.owing {
+            self.owing = owing;
+            owing.and_then(|path| self.lines.get(&path)).into_iter().for_each(|line| line.bell.notify_one());
+        }
+    }
+
+    /// True, once, when the session's task sleeps too long.
+    fn is_due_sooner(&mut self) -> bool {
+        let Some(due) = self.state.poll_timeout().filter(|due| *due + SOONER < self.armed) else { return false };
+        let now = Instant::now();
+        if self.armed <= now {
+            // It wakes anyway, however late it is.
+            return false;
+        }
+        self.armed = due.max(now);
+        true
+    }
+
     fn leave(&mut self, path: PathId) {
         if let Some(line) = self.lines.remove(&path) {
             line.cut.notify_one();

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::{Carrier, Ended, LAST, PARTING, PathId, REFUSALS, Shared, UNGREETED};
+use super::{Carrier, Ended, Inner, LAST, PARTING, PATIENCE, PathId, REFUSALS, Role, Shared, UNGREETED};
 use crate::base::task::Nursery;
 use crate::peer::session::carry::carry;
 
@@ -28,41 +28,52 @@ impl Shared {
         self.bell.notify_one();
     }
 
-    /// What the session's task has to do at which time; `None` when it is over, with the reason.
-    fn next(&self) -> Result<Instant, Ended> {
+    /// When the session's task has something to do; an error when it is over, with the reason.
+    pub(super) fn next(&self) -> Result<Instant, Ended> {
         let mut inner = self.lock();
-        if let Some(ended) = inner.ended {
+        let now = Instant::now();
+        let due = inner.next(now)?;
+        // What is due at once is as late as the timer is, and not later.
+        inner.armed = due.max(inner.armed.min(now));
+        Ok(inner.armed)
+    }
+}
+
+impl Inner {
+    fn next(&mut self, now: Instant) -> Result<Instant, Ended> {
+        if let Some(ended) = self.ended {
             return Err(ended);
         }
-        let now = Instant::now();
-        if inner.state.is_over() {
+        if self.state.is_over() {
             return Err(Ended::Closed);
         }
-        if inner.lines.is_empty() {
-            if inner.refusals >= REFUSALS {
+        if self.lines.is_empty() {
+            if self.refusals >= REFUSALS {
                 return Err(Ended::Refused);
             }
-            let since = *inner.orphaned.get_or_insert(now);
+            let since = *self.orphaned.get_or_insert(now);
             // Nobody comes back to say goodbye.
-            let limit = match inner.closing {
+            let limit = match self.closing {
                 Some(_) => LAST,
-                None if inner.state.is_greeted() => inner.patience,
+                None if self.state.is_greeted() => self.patience,
+                // The race for the first path ends by itself, and gives the session up.
+                None if self.next_path == 0 && self.state.role == Role::Caller => PATIENCE,
                 None => UNGREETED,
             };
             if now >= since + limit {
-                return Err(if inner.closing.is_some() { Ended::Closed } else { Ended::Lost });
+                return Err(if self.closing.is_some() { Ended::Closed } else { Ended::Lost });
             }
-            let moves = inner.next_move.map(|(_, due)| due);
+            let moves = self.next_move.map(|(_, due)| due);
             return Ok(moves.map_or(since + limit, |due| due.min(since + limit)));
         }
-        if inner.state.is_greeted() {
-            inner.orphaned = None;
+        if self.state.is_greeted() {
+            self.orphaned = None;
         }
-        let closing = inner.closing.map(|since| since + PARTING);
+        let closing = self.closing.map(|since| since + PARTING);
         if closing.is_some_and(|due| now >= due) {
             return Err(Ended::Closed);
         }
-        let (timer, moves) = (inner.state.poll_timeout(), inner.next_move.map(|(_, due)| due));
+        let (timer, moves) = (self.state.poll_timeout(), self.next_move.map(|(_, due)| due));
         Ok([timer, closing, moves].into_iter().flatten().min().unwrap_or(now + UNGREETED))
     }
 }
@@ -80,7 +91,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut new_paths: mpsc::Receiver<(Path
             _ = paths.next(), if !paths.is_empty() => {}
             () = shared.bell.notified() => {}
             () = sleep_until(due.into()) => {
-                shared.with(|inner| inner.state.handle_timeout(Instant::now()));
+                shared.with(|inner| inner.state.handle_timeout(due, Instant::now()));
                 shared.heed_move();
             }
         }
