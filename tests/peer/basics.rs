@@ -235,3 +235,93 @@ async fn connections_are_forwarded_with_both_half_closes() {
         assert!(heard == said, "{n}: {} bytes", heard.len());
     }
 }
+
+#[tokio::test]
+async fn closing_a_node_ends_the_calls_that_still_look_for_a_way_and_the_waiting_for_others() {
+    let node = Node::start().await.unwrap();
+    let nowhere = natpipe::key::TicketAddress { addr: "127.0.0.1:9".parse().unwrap(), udp: true, tcp: true };
+    let peer = Identity::generate().unwrap().peer_id();
+    let ticket = natpipe::Ticket::new(peer).with_address(nowhere);
+    let (one, other, accepted, ()) =
+        timeout(SOON, async { tokio::join!(node.peer(&ticket), node.peer(&ticket), node.accept(), node.close()) })
+            .await
+            .expect("each is told");
+    for called in [one.unwrap_err(), other.unwrap_err()] {
+        assert!(matches!(called, ConnectError::Ended(Ended::Closed)), "{called}");
+    }
+    assert!(matches!(accepted, Err(ConnectError::Closed)));
+    assert!(matches!(timeout(SOON, node.accept()).await.unwrap(), Err(ConnectError::Closed)), "and again");
+}
+
+#[tokio::test]
+async fn two_who_call_at_once_are_both_told_that_there_is_no_way() {
+    let node = Node::start().await.unwrap();
+    let nowhere = natpipe::Ticket::new(Identity::generate().unwrap().peer_id());
+    let both = async { tokio::join!(node.peer(&nowhere), node.peer(&nowhere)) };
+    let (one, other) = timeout(SOON, both).await.expect("both are told");
+    assert!(matches!(one, Err(ConnectError::NoWay)), "{one:?}");
+    assert!(matches!(other, Err(ConnectError::Ended(Ended::Lost))), "{other:?}");
+}
+
+#[tokio::test]
+async fn pipes_are_opened_by_who_has_called() {
+    let (ann, bob) = (Node::start().await.unwrap(), Node::start().await.unwrap());
+    let _pipe = timeout(SOON, ann.connect(&bob.ticket().unwrap(), Proto::Tcp)).await.unwrap().unwrap();
+    let (peer, _) = timeout(SOON, bob.accept()).await.unwrap().unwrap();
+    let error = peer.open(Proto::Tcp, Default::default()).unwrap_err();
+    assert!(matches!(error, ConnectError::TheirsToOpen), "{error}");
+}
+
+#[tokio::test]
+async fn who_calls_a_peer_again_hears_what_happens_on_the_connection_that_is_there() {
+    let (ann, bob) = (Node::start().await.unwrap(), Node::start().await.unwrap());
+    let ticket = bob.ticket().unwrap();
+    let first = timeout(SOON, ann.peer(&ticket)).await.unwrap().unwrap();
+    let again = timeout(SOON, ann.peer(&ticket)).await.unwrap().unwrap();
+    let mut events = again.events();
+    first.close().await;
+    let ended = async {
+        while !matches!(events.recv().await.expect("the end is told"), natpipe::peer::Event::Ended(Ended::Closed)) {}
+    };
+    timeout(SOON, ended).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_has_called_leaves_the_place_where_the_peer_was_met() {
+    let server = server().await;
+    let met = || Node::builder().via(server.url()).start();
+    let (bob, eve) = (met().await.unwrap(), met().await.unwrap());
+    let ann = Node::builder().relay_only(true).start().await.unwrap();
+    let [to_bob, to_eve] = [&bob, &eve].map(|node| node.ticket().unwrap());
+    let (to_bob, to_eve) = timeout(SOON, async { tokio::join!(ann.peer(&to_bob), ann.peer(&to_eve)) }).await.unwrap();
+    let (to_bob, to_eve) = (to_bob.unwrap(), to_eve.unwrap());
+    let until = async |count| {
+        while server.counters().peers != count {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(SOON, until(3)).await.expect("ann is there");
+    let left = to_bob.clone();
+    left.close().await;
+    drop((left, to_bob));
+    let pipe = to_eve.open(Proto::Tcp, Default::default()).unwrap();
+    pipe.send("still here").await.unwrap();
+    let (_, accepted) = timeout(SOON, eve.accept()).await.unwrap().unwrap();
+    assert_eq!(accepted.recv_within(SOON).await.unwrap().data, "still here");
+    to_eve.close().await;
+    timeout(SOON, until(2)).await.expect("ann has left");
+}
+
+#[tokio::test]
+async fn each_connection_of_a_one_time_ticket_is_closed_with_the_node_that_called() {
+    let (ann, bob) = (Node::start().await.unwrap(), Node::builder().one_time(true).start().await.unwrap());
+    let tickets = [bob.ticket().unwrap(), bob.ticket().unwrap()];
+    let mut called = Vec::new();
+    for ticket in &tickets {
+        called.push(timeout(SOON, ann.peer(ticket)).await.unwrap().unwrap());
+    }
+    timeout(SOON, ann.close()).await.unwrap();
+    for peer in called {
+        assert_eq!(timeout(SOON, peer.ended()).await.expect("it is told"), Ended::Closed);
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 
 use super::answer;
 use super::doors::Doors;
@@ -285,6 +285,7 @@ impl Builder {
         if let Some((ports, port)) = asked {
             tasks.begin(ports::follow(inner.clone(), ports, port, servers));
         }
-        Ok(Node { handle: Arc::new(NodeHandle { inner, via, opened: Mutex::new(opened), tasks: Mutex::new(tasks) }) })
+        let (opened, tasks, closed) = (Mutex::new(opened), Mutex::new(tasks), watch::Sender::new(false));
+        Ok(Node { handle: Arc::new(NodeHandle { inner, via, opened, closed, tasks }) })
     }
 }

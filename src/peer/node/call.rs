@@ -35,6 +35,9 @@ const FRUITLESS: Duration = Duration::from_millis(1500);
 /// How long a rendezvous server that was lost is waited for.
 const RECONNECT: Duration = Duration::from_secs(2);
 
+/// How long we stay where nobody is any more whom we have called.
+const LINGER: Duration = Duration::from_secs(5);
+
 /// How long one strategy may take.
 const STRATEGY: Duration = Duration::from_secs(25);
 
@@ -54,6 +57,12 @@ pub enum ConnectError {
     /// It was reached and is gone again.
     #[error(transparent)]
     Ended(#[from] crate::peer::Ended),
+    /// It has called us, and takes no pipes: they are its to open. Who wants both ways calls it too.
+    #[error("the peer has called us, and it is its end that opens pipes")]
+    TheirsToOpen,
+    /// The node was closed.
+    #[error("the node was closed")]
+    Closed,
     /// Too many pipes to this peer are open.
     #[error("too many pipes to this peer are open")]
     TooMany,
@@ -85,6 +94,23 @@ pub(super) struct Called {
     pub(super) events: broadcast::Sender<Event>,
 }
 
+impl Called {
+    /// Waits for its first path, which is looked for already.
+    pub(super) async fn reached(self) -> Result<Self, ConnectError> {
+        let shared = &self.keep.0;
+        let mut paths = shared.paths();
+        if shared.had_a_path() {
+            return Ok(self);
+        }
+        tokio::select! {
+            biased;
+            Ok(_) = paths.wait_for(Option::is_some) => {}
+            ended = shared.over() => return Err(ended.into()),
+        }
+        Ok(self)
+    }
+}
+
 /// Begins a session and waits for its first path.
 pub(super) async fn call(
     node: &Arc<Inner>,
@@ -95,31 +121,27 @@ pub(super) async fn call(
     if peer == node.me.peer_id() {
         return Err(ConnectError::Ourselves);
     }
-    if let Some(keep) = node.called(peer).filter(|_| ticket.secret().is_none()) {
-        return Ok(Called { keep, events });
-    }
     let session = SessionId(crate::peer::random().ok_or(ConnectError::NoRandomness)?);
     let keep = Shared::begin(&node.runtime, peer, session, Role::Caller, node.multipath, node.patience);
     let elsewhere = Arc::new(Elsewhere::than(ticket));
-    node.remember(&keep, elsewhere.clone());
+    let called = Called { keep, events };
+    node.remember(&called, elsewhere.clone(), Meet::places(ticket));
     let (tell, told) = oneshot::channel();
     let race = Race {
         node: Arc::downgrade(node),
-        session: Arc::downgrade(&keep.0),
+        session: Arc::downgrade(&called.keep.0),
         ticket: ticket.clone(),
-        events: events.clone(),
+        events: called.events.clone(),
         elsewhere,
         told: Mutex::default(),
         hearing: Mutex::new(Nursery::new(&node.runtime)),
     };
     task::drive(&node.runtime, race.keep_up(tell));
-    let mut paths = keep.0.paths();
     tokio::select! {
         biased;
-        reached = async { paths.wait_for(Option::is_some).await.is_ok() } => {
-            if reached { Ok(Called { keep, events }) } else { Err(ConnectError::NoWay) }
-        }
+        // The race says why before it gives the session up.
         Ok(failures) = told => Err(if failures.0.is_empty() { ConnectError::NoWay } else { ConnectError::Failed(failures) }),
+        reached = called.reached() => reached,
     }
 }
 
@@ -176,6 +198,13 @@ impl Race {
             }
             () = async { tokio::join!(self.races(first), told); } => {}
         }
+        let node = self.node.clone();
+        drop(self);
+        // What it had to say last may still be on its way there, and it may be called again.
+        sleep(LINGER).await;
+        if let Some(node) = node.upgrade() {
+            node.leave_unwanted().await;
+        }
     }
 
     fn good_path(&self) -> Option<PathInfo> {
@@ -217,8 +246,9 @@ impl Race {
             if path.is_none()
                 && let Some(first) = first.take()
             {
-                // The caller may not wait any more.
+                // The caller may not wait any more. Others who do are told by the session's end.
                 let _ = first.send(failures);
+                self.session.upgrade().into_iter().for_each(|session| session.give_up());
                 return;
             }
             first = None;
@@ -284,6 +314,7 @@ impl Race {
         let (mut failures, mut waiting) = (Failures::default(), 0);
         let (more, mut to_begin) = mpsc::channel(8);
         let Some(id) = self.session.upgrade().map(|session| session.id) else { return failures };
+        let _awaited = Awaited { node: node.clone(), id };
         *self.hearing.lock().unwrap_or_else(PoisonError::into_inner) = Nursery::new(&node.runtime);
         let mut tried = self.ticket.addresses().to_vec();
         tried.extend(self.elsewhere.addresses());
@@ -320,7 +351,6 @@ impl Race {
                 break;
             }
         }
-        node.await_no_more(id);
         failures
     }
 
@@ -524,6 +554,18 @@ impl Race {
         // The race is over when nobody takes it.
         let _ = more.send((PathKind::Relay, strategy)).await;
         Ok(())
+    }
+}
+
+/// While a race lasts its session is connected back to; nobody waits for that when it is over, or given up in the midst.
+struct Awaited {
+    node: Arc<Inner>,
+    id: SessionId,
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        self.node.await_no_more(self.id);
     }
 }
 

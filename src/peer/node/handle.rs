@@ -14,7 +14,7 @@ use super::inner::{Inner, Opened};
 use crate::base::task::Nursery;
 use crate::key::{NoRandomness, PeerId, Place, Ticket};
 use crate::nat::Proto;
-use crate::peer::session::{ChannelKind, ChannelPipe, Ended};
+use crate::peer::session::{ChannelKind, ChannelPipe, Ended, Role};
 use crate::peer::{Event, PathInfo};
 use crate::pipe::{NetConf, Pipe};
 
@@ -48,6 +48,8 @@ pub(super) struct NodeHandle {
     pub(super) inner: Arc<Inner>,
     pub(super) via: Vec<Place>,
     pub(super) opened: Mutex<mpsc::Receiver<Opened>>,
+    /// Nobody is waited for any more.
+    pub(super) closed: watch::Sender<bool>,
     /// Dropped with the node.
     pub(super) tasks: Mutex<Nursery<()>>,
 }
@@ -130,20 +132,31 @@ impl Node {
         ticket: &Ticket,
         watch: impl FnOnce(broadcast::Receiver<Event>),
     ) -> Result<Peer, ConnectError> {
-        let (events, heard) = broadcast::channel(EVENTS);
-        watch(heard);
-        let called = call(&self.handle.inner, ticket, events).await?;
+        let inner = &self.handle.inner;
+        // A ticket that is good once is a connection of its own.
+        let known = inner.called(ticket.peer()).filter(|_| ticket.secret().is_none());
+        let events = known.as_ref().map_or_else(|| broadcast::channel(EVENTS).0, |called| called.events.clone());
+        watch(events.subscribe());
+        let called = match known {
+            Some(called) => called.reached().await?,
+            None => call(inner, ticket, events).await?,
+        };
         Ok(Peer { called })
     }
 
-    /// The next pipe that a peer opens, and the peer.
+    /// The next pipe that a peer opens which has called this node, and the peer.
     ///
     /// # Errors
-    /// When no pipe can be made of it. Cancel safe.
+    /// [`ConnectError::Closed`] when the node was closed and nothing is left that came before, and [`ConnectError::Pipe`]. Cancel
+    /// safe.
     pub async fn accept(&self) -> Result<(Peer, Pipe), ConnectError> {
-        let opened = self.handle.opened.lock().await.recv().await;
-        // The node holds a sender itself.
-        let Some(Opened { keep, id, kind }) = opened else { return std::future::pending().await };
+        let mut closed = self.handle.closed.subscribe();
+        let opened = tokio::select! {
+            biased;
+            opened = async { self.handle.opened.lock().await.recv().await } => opened,
+            _ = closed.wait_for(|closed| *closed) => None,
+        };
+        let Opened { keep, id, kind } = opened.ok_or(ConnectError::Closed)?;
         let pipe = Pipe::over(ChannelPipe::new(keep.clone(), id, kind), NetConf::default())?;
         let (events, _) = broadcast::channel(EVENTS);
         Ok((Peer { called: Called { keep, events } }, pipe))
@@ -152,13 +165,12 @@ impl Node {
     /// Says goodbye to all peers, after everything that was written, takes the registrations and what gateways have opened back
     /// and closes the doors.
     pub async fn close(&self) {
+        self.handle.closed.send_replace(true);
         let sessions = self.handle.inner.sessions();
         sessions.iter().for_each(|session| session.0.close());
         let parted = async {
             for session in &sessions {
-                let mut ended = session.0.ended();
-                // The session holds the sender.
-                let _ = ended.wait_for(Option::is_some).await.map(drop);
+                session.0.over().await;
             }
         };
         if timeout(PARTING, parted).await.is_err() {
@@ -202,13 +214,17 @@ impl Peer {
         self.called.keep.0.peer
     }
 
-    /// One more pipe to it: a stream for TCP, datagrams for UDP, each of at most 64 KiB.
+    /// One more pipe to it: a stream for TCP, datagrams for UDP, each of at most 64 KiB. Only who has called a peer opens pipes to
+    /// it; one that was accepted has a program that waits for none.
     ///
     /// # Errors
-    /// [`ConnectError::TooMany`], [`ConnectError::Ended`] and [`ConnectError::Pipe`].
+    /// [`ConnectError::TheirsToOpen`], [`ConnectError::TooMany`], [`ConnectError::Ended`] and [`ConnectError::Pipe`].
     pub fn open(&self, proto: Proto, conf: NetConf) -> Result<Pipe, ConnectError> {
         let kind = if proto == Proto::Tcp { ChannelKind::Stream } else { ChannelKind::Datagram };
         let shared = &self.called.keep.0;
+        if shared.role() == Role::Answerer {
+            return Err(ConnectError::TheirsToOpen);
+        }
         let ended = *shared.ended().borrow();
         let id = shared.open(kind).ok_or_else(|| ended.map_or(ConnectError::TooMany, ConnectError::Ended))?;
         Ok(Pipe::over(ChannelPipe::new(self.called.keep.clone(), id, kind), conf)?)
@@ -236,12 +252,7 @@ impl Peer {
 
     /// Why it is over, once it is.
     pub async fn ended(&self) -> Ended {
-        let mut ended = self.called.keep.0.ended();
-        match ended.wait_for(Option::is_some).await.map(|ended| *ended) {
-            Ok(Some(ended)) => ended,
-            // The sender lives in what is held here.
-            _ => Ended::Lost,
-        }
+        self.called.keep.0.over().await
     }
 
     /// Says goodbye, after everything that was written, and returns when the peer has heard it.

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::{OnceCell, mpsc, watch};
+use tokio::sync::{OnceCell, broadcast, mpsc, watch};
 
+use super::call::Called;
 use super::doors::{Doors, interfaces};
 use super::meeting::{Meet, MeetError, Meeting};
 use super::news::Elsewhere;
@@ -20,7 +21,7 @@ use crate::net::{Change, Family, Interface, Local, Resolver, Route};
 use crate::peer::defaults::Public;
 use crate::peer::greeting::{Greeting, Topic};
 use crate::peer::session::{Carrier, ChannelKind, Keep, Role, SessionId, Shared};
-use crate::peer::{Multipath, PathInfo, PathKind};
+use crate::peer::{Event, Multipath, PathInfo, PathKind};
 use crate::pipe::tls::TlsClient;
 use crate::punch::Puncher;
 use crate::rendezvous::{Client, ClientBuilder, ConnectError, Proxy, Signal};
@@ -88,10 +89,29 @@ struct State {
     registering: HashMap<ServerUrl, Arc<tokio::sync::Mutex<()>>>,
     /// Sessions that others have begun.
     answered: HashMap<(PeerId, SessionId), Arc<Keep>>,
-    /// Sessions that were begun here, and where their peers are beside what their tickets say.
-    called: HashMap<PeerId, (Weak<Keep>, Arc<Elsewhere>)>,
+    /// Sessions that were begun here: several with one peer where its tickets are good once.
+    called: HashMap<(PeerId, SessionId), Call>,
     /// Who waits to be connected back to.
     awaited: HashMap<SessionId, mpsc::Sender<TcpStream>>,
+}
+
+/// A session that was begun here.
+struct Call {
+    keep: Weak<Keep>,
+    session: Weak<Shared>,
+    /// Where its peer is beside what the ticket says.
+    elsewhere: Arc<Elsewhere>,
+    /// What is told of it, as long as there is anything.
+    events: broadcast::WeakSender<Event>,
+    /// Where its peer is met.
+    places: Vec<Meet>,
+}
+
+impl Call {
+    /// Until the last word.
+    fn goes_on(&self) -> bool {
+        self.session.upgrade().is_some_and(|session| session.ended().borrow().is_none())
+    }
 }
 
 impl Inner {
@@ -245,6 +265,24 @@ impl Inner {
         state.meetings.iter().filter(|meeting| meeting.lives()).filter_map(Meeting::server).cloned().collect()
     }
 
+    /// Leaves the places where we are not to be met, and where nobody is whom we have called. A call has to be remembered before it
+    /// goes to a place.
+    pub(super) async fn leave_unwanted(&self) {
+        let unwanted = {
+            let mut state = self.lock();
+            state.called.retain(|_, call| call.goes_on());
+            let called: Vec<Meet> = state.called.values().flat_map(|call| call.places.iter().cloned()).collect();
+            let is_wanted = |meeting: &Meeting| self.serves(meeting) || called.iter().any(|place| meeting.is_at(place));
+            let (wanted, unwanted) = std::mem::take(&mut state.meetings).into_iter().partition::<Vec<_>, _>(is_wanted);
+            state.meetings = wanted;
+            state.registering.retain(|_, turn| Arc::strong_count(turn) > 1);
+            unwanted
+        };
+        for meeting in unwanted {
+            meeting.close().await;
+        }
+    }
+
     /// Leaves all places.
     pub(super) fn take_meetings(&self) -> Vec<Meeting> {
         std::mem::take(&mut self.lock().meetings)
@@ -310,7 +348,12 @@ impl Inner {
             }
         }
         if stun.is_empty() {
-            stun.extend(self.public_stun.get_or_init(|| resolve_all(self.public.stun(0))).await);
+            // None found, as where the network is not there yet: the next one asks again.
+            let found = self.public_stun.get_or_try_init(|| async {
+                let found = resolve_all(self.public.stun(0)).await;
+                if found.is_empty() { Err(()) } else { Ok(found) }
+            });
+            stun.extend(found.await.into_iter().flatten());
         }
         stun
     }
@@ -348,21 +391,16 @@ impl Inner {
         if let Some(keep) = state.answered.get(&key) {
             return Some(keep.clone());
         }
-        let of_peer = state.answered.keys().filter(|(of, _)| *of == peer).count();
-        if state.answered.len() >= SESSIONS || of_peer >= OF_A_PEER {
-            // The one that nobody has come back to for longest makes room: of the same peer, where that has its share.
-            let fits = |of: &PeerId| of_peer < OF_A_PEER || *of == peer;
-            let left = state.answered.iter().filter(|((of, _), _)| fits(of));
-            let left = left.filter_map(|(key, keep)| Some((keep.0.orphaned()?, *key))).min_by_key(|(since, _)| *since);
-            let Some(left) = left.and_then(|(_, key)| state.answered.remove(&key)) else {
-                tracing::warn!(%peer, "too many sessions: a peer was turned away");
-                return None;
-            };
-            left.0.give_up();
-        }
+        let Ok(left) = state.in_the_way_of(peer) else {
+            tracing::warn!(%peer, "too many sessions: a peer was turned away");
+            return None;
+        };
         if !self.uses_up(greeting) {
             tracing::info!(%peer, "a peer without a good one-time ticket was turned away");
             return None;
+        }
+        if let Some(left) = left.and_then(|left| state.answered.remove(&left)) {
+            left.0.give_up();
         }
         let keep = Shared::begin(&self.runtime, peer, greeting.session, Role::Answerer, self.multipath, self.patience);
         state.answered.insert(key, keep.clone());
@@ -377,16 +415,21 @@ impl Inner {
         greeting.secret.as_ref().is_some_and(|secret| secrets.use_up(secret))
     }
 
-    pub(super) fn called(&self, peer: PeerId) -> Option<Arc<Keep>> {
-        let keep = self.lock().called.get(&peer)?.0.upgrade()?;
-        let over = keep.0.ended().borrow().is_some();
-        (!over).then_some(keep)
+    /// A session with a peer that was begun here and goes on.
+    pub(super) fn called(&self, peer: PeerId) -> Option<Called> {
+        let state = self.lock();
+        let theirs = state.called.iter().filter(|((of, _), _)| *of == peer).map(|(_, call)| call);
+        let mut held =
+            theirs.filter_map(|call| Some(Called { keep: call.keep.upgrade()?, events: call.events.upgrade()? }));
+        held.find(|called| !called.keep.0.is_ending())
     }
 
-    pub(super) fn remember(&self, keep: &Arc<Keep>, elsewhere: Arc<Elsewhere>) {
+    pub(super) fn remember(&self, called: &Called, elsewhere: Arc<Elsewhere>, places: Vec<Meet>) {
+        let (keep, events) = (Arc::downgrade(&called.keep), called.events.downgrade());
         let mut state = self.lock();
-        state.called.retain(|_, (keep, _)| keep.strong_count() > 0);
-        state.called.insert(keep.0.peer, (Arc::downgrade(keep), elsewhere));
+        state.called.retain(|_, call| call.goes_on());
+        let session = Arc::downgrade(&called.keep.0);
+        state.called.insert((called.keep.0.peer, called.keep.0.id), Call { keep, session, elsewhere, events, places });
     }
 
     /// A peer that we have called says that it is elsewhere now.
@@ -398,9 +441,12 @@ impl Inner {
         left: bool,
         addresses: Vec<TicketAddress>,
     ) {
-        let called = self.lock().called.get(&peer).cloned();
-        let known = called.and_then(|(keep, elsewhere)| Some((keep.upgrade()?, elsewhere)));
-        match known.filter(|(keep, _)| keep.0.id == session) {
+        let known = {
+            let state = self.lock();
+            let call = state.called.get(&(peer, session));
+            call.and_then(|call| Some((call.keep.upgrade()?, call.elsewhere.clone())))
+        };
+        match known {
             Some((keep, elsewhere)) => {
                 if keep.0.handle_moved(number, left) && self.ways.direct {
                     elsewhere.replace(addresses);
@@ -425,7 +471,7 @@ impl Inner {
     /// All sessions, of both kinds.
     pub(super) fn sessions(&self) -> Vec<Arc<Keep>> {
         let state = self.lock();
-        let called = state.called.values().filter_map(|(keep, _)| keep.upgrade());
+        let called = state.called.values().filter_map(|call| call.keep.upgrade());
         state.answered.values().cloned().chain(called).collect()
     }
 
@@ -450,6 +496,24 @@ impl Inner {
         // Whoever nobody waits for is dropped, and one over the few that are taken.
         let taken = waits.is_some_and(|waits| waits.try_send(stream).is_ok());
         tracing::debug!(taken, "connected back to");
+    }
+}
+
+/// No session can be taken out for another.
+struct Full;
+
+impl State {
+    /// The session that makes room for one of this peer, where that is needed: the one that nobody has come back to for longest,
+    /// of the same peer, where that has its share.
+    fn in_the_way_of(&self, peer: PeerId) -> Result<Option<(PeerId, SessionId)>, Full> {
+        let of_peer = self.answered.keys().filter(|(of, _)| *of == peer).count();
+        if self.answered.len() < SESSIONS && of_peer < OF_A_PEER {
+            return Ok(None);
+        }
+        let fits = |of: &PeerId| of_peer < OF_A_PEER || *of == peer;
+        let left = self.answered.iter().filter(|((of, _), _)| fits(of));
+        let left = left.filter_map(|(key, keep)| Some((keep.0.orphaned()?, *key))).min_by_key(|(since, _)| *since);
+        left.map(|(_, key)| Some(key)).ok_or(Full)
     }
 }
 
@@ -502,7 +566,7 @@ async fn resolve(host: &str) -> Vec<IpAddr> {
 }
 
 /// An IPv4 address as such, also at a door that is open to both families.
-fn canonical(addr: SocketAddr) -> SocketAddr {
+pub(super) fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
