@@ -38,4 +38,6 @@ pub(crate) use many::receive_any;
 pub use options::{Keepalive, SocketOptions};
 pub use resolve::Resolver;
 pub use route::{External, Local, Route, RoutePool};
+#[cfg(feature = "punch")]
+pub(crate) use scope::is_elsewhere;
 pub use scope::{Family, Scope};

@@ -1,6 +1,8 @@
 //! Decides: which family an address belongs to and how far it reaches.
 
 use std::fmt;
+#[cfg(feature = "punch")]
+use std::net::SocketAddr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
@@ -108,6 +110,14 @@ impl Scope {
     }
 }
 
+/// Whether something may be sent there on a stranger's word: not to this machine itself, nobody, or everybody.
+#[cfg(feature = "punch")]
+pub(crate) fn is_elsewhere(addr: SocketAddr) -> bool {
+    let nowhere =
+        matches!(Scope::of(addr.ip()), Scope::Loopback | Scope::Unspecified | Scope::Multicast | Scope::Broadcast);
+    !nowhere && addr.port() != 0
+}
+
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -160,6 +170,18 @@ fn of_v6(ip: Ipv6Addr) -> Scope {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "punch")]
+    #[test]
+    fn nothing_is_sent_to_ourselves_to_nobody_or_to_everybody_on_a_strangers_word() {
+        let nowhere = ["127.0.0.1:9", "[::1]:9", "[::ffff:127.0.0.1]:9", "0.0.0.0:9", "[::]:9", "224.0.0.1:9"];
+        for addr in nowhere.into_iter().chain(["[ff02::1]:9", "255.255.255.255:9", "198.51.100.1:0"]) {
+            assert!(!is_elsewhere(addr.parse().unwrap()), "{addr}");
+        }
+        for addr in ["198.51.100.1:9", "10.0.0.1:9", "169.254.3.4:9", "[fe80::1]:9", "[2001:db8::1]:9"] {
+            assert!(is_elsewhere(addr.parse().unwrap()), "{addr}");
+        }
+    }
 
     #[test]
     fn nobody_leads_into_a_network_that_he_is_not_in() {

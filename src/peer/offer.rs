@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::net::is_elsewhere;
+
 /// Addresses that are taken of a peer; more would make us ask a server about many.
 const SEEN: usize = 8;
 
@@ -55,8 +57,8 @@ impl Offer {
             let (addr, rest) = address(rest).ok_or(NoOffer)?;
             bytes = rest;
             match tag {
-                RELAYED if offer.relayed.is_none() && is_somewhere(addr) => offer.relayed = Some(addr),
-                SERVER if offer.server.is_none() && is_somewhere(addr) => offer.server = Some(addr),
+                RELAYED if offer.relayed.is_none() && is_elsewhere(addr) => offer.relayed = Some(addr),
+                SERVER if offer.server.is_none() && is_elsewhere(addr) => offer.server = Some(addr),
                 SEEN_AT if offer.seen.len() < SEEN => offer.seen.push(addr.ip()),
                 SEEN_AT => {}
                 _ => return Err(NoOffer),
@@ -64,12 +66,6 @@ impl Offer {
         }
         Ok(offer)
     }
-}
-
-/// Not this machine itself, nobody, or everybody: nothing is sent there on a stranger's word.
-fn is_somewhere(addr: SocketAddr) -> bool {
-    let ip = addr.ip().to_canonical();
-    !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || addr.port() == 0)
 }
 
 fn address(bytes: &[u8]) -> Option<(SocketAddr, &[u8])> {
@@ -107,7 +103,9 @@ mod tests {
 
     #[test]
     fn addresses_that_are_nowhere_are_not_taken_and_of_many_a_few() {
-        for wrong in ["127.0.0.1:9", "0.0.0.0:9", "224.0.0.1:9", "198.51.100.1:0", "[::ffff:127.0.0.1]:9"] {
+        for wrong in
+            ["127.0.0.1:9", "0.0.0.0:9", "224.0.0.1:9", "255.255.255.255:9", "198.51.100.1:0", "[::ffff:127.0.0.1]:9"]
+        {
             let offer = Offer { relayed: Some(wrong.parse().unwrap()), ..Offer::default() };
             assert_eq!(Offer::from_bytes(&offer.to_bytes()), Err(NoOffer), "{wrong}");
         }

@@ -19,7 +19,7 @@ pub enum PathKind {
     TcpPunch,
     /// Through a hole in both NATs for UDP.
     UdpPunch,
-    /// Through a rendezvous server.
+    /// Through a rendezvous server, or a TURN server.
     Relay,
 }
 

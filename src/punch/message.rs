@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::shape::{Assigned, Shape};
 use crate::nat::Proto;
+use crate::net::is_elsewhere;
 
 /// The longest message.
 pub(super) const MOST: usize = 4096;
@@ -255,12 +256,8 @@ fn shape(input: &mut Input<'_>) -> Result<Option<Shape>, MessageError> {
 
 /// Whether packets may be sent there on a stranger's word.
 fn is_usable(addr: SocketAddr) -> bool {
-    let ip = addr.ip();
-    let nobody = ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || addr.port() == 0;
-    let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-    let mapped = matches!(ip, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some());
-    let link = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
-    !(nobody || broadcast || mapped || link)
+    let odd = matches!(addr.ip(), IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() || ip.is_unicast_link_local());
+    is_elsewhere(addr) && !odd
 }
 
 struct Input<'a>(&'a [u8]);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::key::PeerId;
+use crate::net::is_elsewhere;
 
 /// Peers that are remembered, and addresses of each: forged answers can fill no more.
 const PEERS: usize = 512;
@@ -31,7 +32,7 @@ impl Table {
     /// An announcement, by its name, what it says who it is, and its addresses. True when something is new.
     pub(super) fn handle_found(&mut self, name: &str, id: Option<&str>, addresses: &[SocketAddr]) -> bool {
         let Some(peer) = id.and_then(|id| id.parse::<PeerId>().ok()) else { return false };
-        let mut addresses: Vec<SocketAddr> = addresses.iter().copied().filter(is_useful).collect();
+        let mut addresses: Vec<SocketAddr> = addresses.iter().copied().filter(|addr| is_elsewhere(*addr)).collect();
         addresses.sort_by_key(|addr| (addr.is_ipv6(), *addr));
         addresses.dedup();
         addresses.truncate(ADDRESSES);
@@ -63,12 +64,6 @@ impl Table {
         }
         peers.into_values().collect()
     }
-}
-
-/// An address that a neighbour may have, and no trick.
-fn is_useful(addr: &SocketAddr) -> bool {
-    let ip = addr.ip().to_canonical();
-    addr.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !ip.is_loopback()
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! Waits: being reached: at the doors, and through rendezvous servers.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use quinn::Incoming;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
@@ -14,7 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use super::builder::NodeError;
 use super::doors::{back, comes_back, knock};
-use super::inner::{Inner, tcp_path};
+use super::inner::{Inner, canonical, tcp_path};
 use super::meeting::{Meet, MeetError, Meeting};
 use super::secure::{answer_begun, answer_hole, answer_quic, answer_stream};
 use super::{news, relayed};
@@ -22,7 +24,7 @@ use crate::base::task::Nursery;
 use crate::key::PeerId;
 use crate::key::tls::Allowed;
 use crate::nat::Proto;
-use crate::net::{Changes, Family, Local};
+use crate::net::{Changes, Family, Local, is_elsewhere};
 use crate::peer::greeting::{Greeting, Topic};
 use crate::peer::session::SessionId;
 use crate::peer::{PathInfo, PathKind, quic};
@@ -31,6 +33,12 @@ use crate::rendezvous::Signal;
 
 /// Callers that are looked at in one moment; more wait.
 const AT_ONCE: usize = 256;
+
+/// Of these, one peer's conversations at one place: a race begins five, and the next one may begin while these last.
+const OF_ONE: usize = 32;
+
+/// With so many at the QUIC door a further one has to show that it is where it says: forged packets take no more places.
+const UNPROVED: usize = AT_ONCE / 2;
 
 /// How long a caller has to say what it wants.
 const FIRST_WORD: Duration = Duration::from_secs(10);
@@ -89,23 +97,26 @@ pub(super) async fn at_quic(node: Arc<Inner>) {
         tokio::select! {
             incoming = doors.quic.accept(), if callers.len() < AT_ONCE => {
                 let Some(incoming) = incoming else { return };
-                let (node, endpoint) = (node.clone(), doors.quic.clone());
-                callers.begin(async move {
-                    let info = PathInfo {
-                        kind: PathKind::Direct,
-                        proto: Proto::Udp,
-                        local: endpoint.local_addr().ok(),
-                        remote: Some(incoming.remote_address()),
-                        rtt: None,
-                    };
-                    match answer_quic(endpoint, incoming).await {
-                        Ok((peer, greeting, carrier)) => node.admit(peer, &greeting, carrier, info),
-                        Err(error) => tracing::debug!(%error, "someone at the QUIC door was not let in"),
-                    }
-                });
+                if callers.len() >= UNPROVED && incoming.may_retry() {
+                    // Who really is at its address comes again.
+                    let _ = incoming.retry().is_ok();
+                    continue;
+                }
+                callers.begin(at_the_quic_door(node.clone(), doors.port, incoming));
             }
             _ = callers.next(), if !callers.is_empty() => {}
         }
+    }
+}
+
+async fn at_the_quic_door(node: Arc<Inner>, port: u16, incoming: Incoming) {
+    // The door itself is at no address, or at all.
+    let local = incoming.local_ip().map(|ip| canonical(SocketAddr::new(ip, port)));
+    let remote = Some(canonical(incoming.remote_address()));
+    let info = PathInfo { kind: PathKind::Direct, proto: Proto::Udp, local, remote, rtt: None };
+    match answer_quic(None, incoming).await {
+        Ok((peer, greeting, carrier)) => node.admit(peer, &greeting, carrier, info),
+        Err(error) => tracing::debug!(%error, "someone at the QUIC door was not let in"),
     }
 }
 
@@ -191,15 +202,34 @@ pub(super) async fn at_meetings(node: Arc<Inner>, mut entered: mpsc::Receiver<Me
 
 /// At one place, until we are there no more.
 async fn at_meeting(node: Arc<Inner>, meeting: Meeting) {
-    let mut callers: Nursery<()> = Nursery::new(&Handle::current());
+    let (mut callers, mut counts) = (Nursery::new(&Handle::current()), HashMap::<PeerId, usize>::new());
     loop {
         tokio::select! {
             signal = meeting.accept(), if callers.len() < AT_ONCE => {
-                let Ok(signal) = signal else { return };
-                let serves = node.serves(&meeting);
-                callers.begin(talk(node.clone(), signal, serves));
+                let Ok(signal) = signal else {
+                    if let Some(why) = meeting.why_over() {
+                        tracing::warn!(%why, "others can not be met at a place any more");
+                    }
+                    return;
+                };
+                let (serves, peer) = (node.serves(&meeting), signal.peer());
+                let count = counts.entry(peer).or_default();
+                if *count >= OF_ONE {
+                    tracing::debug!(%peer, "too many conversations with one peer");
+                    continue;
+                }
+                *count += 1;
+                let talked = talk(node.clone(), signal, serves);
+                callers.begin(async move {
+                    talked.await;
+                    peer
+                });
             }
-            _ = callers.next(), if !callers.is_empty() => {}
+            peer = callers.next(), if !callers.is_empty() => {
+                let Some(count) = peer.as_ref().and_then(|peer| counts.get_mut(peer)) else { continue };
+                *count -= 1;
+                counts.retain(|_, count| *count > 0);
+            }
         }
     }
 }
@@ -258,7 +288,7 @@ async fn meet(
         });
     }
     if node.ways.direct {
-        for to in addresses.into_iter().filter(|to| may_knock(*to)) {
+        for to in addresses.into_iter().filter(|to| is_elsewhere(*to)) {
             ways.begin(connect_back(node.clone(), peer, greeting.session, to));
         }
     }
@@ -270,12 +300,6 @@ async fn meet(
         }
     };
     tokio::join!(connected, node.tell_ports(signal));
-}
-
-/// Not on a stranger's word: this machine itself, nobody, everybody.
-pub(super) fn may_knock(to: SocketAddr) -> bool {
-    let ip = to.ip().to_canonical();
-    !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || to.port() == 0)
 }
 
 async fn connect_back(node: Arc<Inner>, peer: PeerId, session: SessionId, to: SocketAddr) -> io::Result<()> {

@@ -99,7 +99,7 @@ pub async fn introduce(channel: &mut impl Channel, me: PeerId, patience: Duratio
 /// is the one that takes them.
 ///
 /// # Errors
-/// [`SecureError`], within 20 seconds. Dropping the future closes the hole.
+/// [`SecureError`], within 20 seconds; at the end that waits for the other's QUIC within 30. Dropping the future closes the hole.
 pub async fn secure(punched: Punched, me: &Identity, them: PeerId, conf: NetConf) -> Result<(Peer, Pipe), SecureError> {
     let proto = if matches!(punched.hole, Hole::Udp(_)) { Proto::Udp } else { Proto::Tcp };
     let info = punched_path(proto, punched.local, punched.peer);

@@ -1,6 +1,9 @@
 //! Waits: where a node meets others: a rendezvous server, or brokers.
 
 use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::watch;
 
 use crate::key::{BrokerUrl, PeerId, ServerUrl, Ticket};
 #[cfg(feature = "mqtt")]
@@ -109,12 +112,23 @@ impl Meeting {
 
     /// Whether it stands, or comes back by itself.
     pub(super) fn lives(&self) -> bool {
-        let state = match self {
+        !matches!(*self.state().borrow(), State::Closed { .. })
+    }
+
+    /// Why it does not come back by itself, where that was not our wish.
+    pub(super) fn why_over(&self) -> Option<Arc<str>> {
+        match &*self.state().borrow() {
+            State::Closed { why } => why.clone(),
+            _ => None,
+        }
+    }
+
+    fn state(&self) -> watch::Receiver<State> {
+        match self {
             Self::Server(client) => client.state(),
             #[cfg(feature = "mqtt")]
             Self::Brokers(client) => client.state(),
-        };
-        !matches!(*state.borrow(), State::Closed { .. })
+        }
     }
 
     /// Whether streams are relayed there.

@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::answer::may_knock;
 use super::inner::{Inner, tcp_path};
 use super::meeting::Meeting;
 use super::ports::Ports;
@@ -15,6 +14,7 @@ use super::secure::call_stream;
 use crate::base::bucket::Bucket;
 use crate::base::task::Nursery;
 use crate::key::{PeerId, Ticket, TicketAddress};
+use crate::net::is_elsewhere;
 use crate::peer::PathInfo;
 use crate::peer::greeting::{Greeting, Topic};
 use crate::peer::session::Carrier;
@@ -73,7 +73,7 @@ impl Elsewhere {
         let (before, now) = (known.len(), std::time::Instant::now());
         for address in told {
             let is_known = known.contains(&address) || self.known.contains(&address);
-            if !is_known && may_knock(address.addr) && known.len() < ADDRESSES && more.take(1, now) {
+            if !is_known && is_elsewhere(address.addr) && known.len() < ADDRESSES && more.take(1, now) {
                 known.push(address);
             }
         }

@@ -164,6 +164,7 @@ fn routes(node: &Inner) -> Vec<Route> {
 pub(super) async fn follow(node: Arc<Inner>, ports: Arc<Ports>, port: u16, via: Vec<ServerUrl>) {
     let mut watching: Nursery<()> = Nursery::new(&Handle::current());
     let mut known: Vec<(String, Family)> = Vec::new();
+    let (mut mappers, mut changes) = (Vec::new(), node.changes.subscribe());
     loop {
         for route in routes(&node) {
             let name = (route.interface().name().to_owned(), route.family());
@@ -176,9 +177,14 @@ pub(super) async fn follow(node: Arc<Inner>, ports: Arc<Ports>, port: u16, via: 
                 let Some((at, state)) = ports.open(&mapper, proto, port) else { return };
                 watching.begin(watched(node.clone(), route.clone(), via.clone(), ports.clone(), at, state));
             }
+            mappers.push(mapper);
         }
         ports.looked();
-        sleep(LOOK).await;
+        tokio::select! {
+            () = sleep(LOOK) => {}
+            // After a sleep too, in which a gateway may have forgotten us.
+            Ok(()) = changes.changed() => mappers.iter().for_each(Mapper::look_again),
+        }
     }
 }
 

@@ -122,7 +122,7 @@ pub(super) async fn call_quic(
         let connection = connecting.await?;
         let (mut send, recv) = connection.open_bi().await?;
         send.write_all(&greeting.to_bytes()).await?;
-        Ok(Carrier::Quic { connection, send, recv, endpoint })
+        Ok(Carrier::Quic { connection, send, recv, endpoint: Some(endpoint) })
     })
     .await
 }
@@ -132,8 +132,11 @@ pub(super) fn quic_server(identity: &Identity, allowed: Allowed) -> io::Result<q
     quic::server(tls::server_config(identity, allowed, ALPN).map_err(io::Error::other)?)
 }
 
-/// As the one who is called.
-pub(super) async fn answer_quic(endpoint: Endpoint, incoming: Incoming) -> io::Result<(PeerId, Greeting, Carrier)> {
+/// As the one who is called; with the endpoint, where it is for this caller alone.
+pub(super) async fn answer_quic(
+    endpoint: Option<Endpoint>,
+    incoming: Incoming,
+) -> io::Result<(PeerId, Greeting, Carrier)> {
     in_time(async {
         let connection = incoming.await?;
         let proved = connection.peer_identity().and_then(|proof| proof.downcast::<Vec<CertificateDer<'static>>>().ok());
@@ -150,7 +153,7 @@ pub(super) async fn answer_quic(endpoint: Endpoint, incoming: Incoming) -> io::R
 /// The same on an endpoint through a hole, where only the peer can come.
 pub(super) async fn answer_hole(endpoint: Endpoint) -> io::Result<(PeerId, Greeting, Carrier)> {
     let incoming = in_time(async { endpoint.accept().await.ok_or_else(|| io::ErrorKind::NotConnected.into()) }).await?;
-    answer_quic(endpoint, incoming).await
+    answer_quic(Some(endpoint), incoming).await
 }
 
 fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {

@@ -29,8 +29,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 pub(crate) enum Carrier {
     /// TLS over TCP, or over a relay.
     Stream(Box<dyn Stream>),
-    /// One stream of a QUIC connection, whose datagrams carry datagrams. What it was made of lives as long.
-    Quic { connection: quinn::Connection, send: quinn::SendStream, recv: quinn::RecvStream, endpoint: quinn::Endpoint },
+    /// One stream of a QUIC connection, whose datagrams carry datagrams. An endpoint that is for this connection alone lives as
+    /// long.
+    Quic {
+        connection: quinn::Connection,
+        send: quinn::SendStream,
+        recv: quinn::RecvStream,
+        endpoint: Option<quinn::Endpoint>,
+    },
 }
 
 impl Carrier {
@@ -45,6 +51,7 @@ impl Carrier {
 /// Moves records both ways until the path ends, for whatever reason.
 pub(super) async fn carry(shared: Arc<Shared>, id: PathId, carrier: Carrier) {
     let Some((bell, cut)) = shared.bells(id) else { return };
+    let endpoint = if let Carrier::Quic { endpoint, .. } = &carrier { endpoint.clone() } else { None };
     let ended = tokio::select! {
         ended = both_ways(&shared, id, carrier, &bell) => ended,
         () = cut.notified() => Ok(()),
@@ -53,6 +60,10 @@ pub(super) async fn carry(shared: Arc<Shared>, id: PathId, carrier: Carrier) {
         tracing::debug!(%error, "a path has ended");
     }
     shared.detach(id);
+    // The goodbye is still to go out.
+    if let Some(endpoint) = endpoint {
+        endpoint.wait_idle().await;
+    }
 }
 
 async fn both_ways(shared: &Shared, id: PathId, carrier: Carrier, bell: &Notify) -> io::Result<()> {
@@ -65,14 +76,13 @@ async fn both_ways(shared: &Shared, id: PathId, carrier: Carrier, bell: &Notify)
                 ended = write_stream(shared, id, &outlet, bell) => ended,
             }
         }
-        Carrier::Quic { connection, send, recv, endpoint } => {
+        Carrier::Quic { connection, send, recv, .. } => {
             let ended = tokio::select! {
                 ended = read_stream(shared, id, recv) => ended,
                 ended = write_quic(shared, id, send, bell) => ended,
                 ended = read_datagrams(shared, id, &connection) => ended,
             };
             connection.close(0_u32.into(), &[]);
-            endpoint.wait_idle().await;
             ended
         }
     }
@@ -80,12 +90,13 @@ async fn both_ways(shared: &Shared, id: PathId, carrier: Carrier, bell: &Notify)
 
 async fn read_stream(shared: &Shared, id: PathId, mut read: impl AsyncRead + Unpin) -> io::Result<()> {
     let (mut received, mut records, buffers) = (BytesMut::new(), Vec::new(), shared.buffers());
-    let mut room = ROOM;
+    let (mut room, mut heard) = (ROOM, Instant::now());
     loop {
         received.reserve(room);
         if read.read_buf(&mut (&mut received).limit(room)).await? == 0 {
             return Ok(());
         }
+        hear(shared, id, &mut heard);
         room = ROOM;
         loop {
             match next_record(&mut received) {
