@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_core::Stream;
 use rand::RngExt;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::asking::Asking;
 use super::core::Core;
@@ -73,7 +73,8 @@ impl Ask {
         let frame = envelope::request(packed.as_bytes(), Some(&tag), None);
         let asking = Asking::new(conf.queue);
         let limit = self.deadline.unwrap_or(conf.deadline);
-        let mut answers = Answers { asking, tag, members: Vec::new(), limit, timer: None, over: false };
+        let begun = Instant::now();
+        let mut answers = Answers { asking, tag, members: Vec::new(), limit, begun, timer: None, over: false };
         if self.is_for_many() {
             answers.members.reserve_exact(members.len());
         }
@@ -81,8 +82,7 @@ impl Ask {
             if !self.is_for_many() {
                 answers.in_time(poll_fn(|cx| member.poll_room(cx))).await?;
             }
-            let frame = self.frame(&frame, packed.as_bytes(), Some(&tag), &member);
-            match member.push(frame, Some((tag, &answers.asking))) {
+            match push(&member, &frame, packed.as_bytes(), Some((tag, &answers.asking))) {
                 Ok(()) => answers.members.push(member),
                 Err(error) if self.is_for_many() => answers.fail(error),
                 Err(error) => return Err(error),
@@ -107,7 +107,7 @@ impl Ask {
             if !self.is_for_many() {
                 poll_fn(|cx| member.poll_room(cx)).await;
             }
-            match member.push(self.frame(&frame, packed.as_bytes(), None, &member), None) {
+            match push(&member, &frame, packed.as_bytes(), None) {
                 Ok(()) => sent += 1,
                 Err(error) if self.is_for_many() => tracing::debug!(%error, "left out"),
                 Err(error) => return Err(error),
@@ -145,33 +145,25 @@ impl Ask {
             Whom::All => members.to_vec(),
             Whom::Match(target) => members.iter().filter(|member| target.matches(&member.meta())).cloned().collect(),
             Whom::Named(id) => members.iter().filter(|member| member.id == *id).cloned().collect(),
-            Whom::Rand if members.is_empty() => Vec::new(),
-            Whom::Rand => vec![members[rand::rng().random_range(0..members.len())].clone()],
-            Whom::Avail => least_busy(members).into_iter().collect(),
+            Whom::Rand => staying(members).next().cloned().into_iter().collect(),
+            Whom::Avail => staying(members).min_by_key(|member| member.load()).cloned().into_iter().collect(),
             Whom::One(_) => Vec::new(),
         })
     }
-
-    /// What goes to this member: the frame that all share, unless it has to be told our metadata.
-    fn frame(&self, shared: &Bytes, msg: &[u8], tag: Option<&Tag>, member: &Member) -> Bytes {
-        let Some(core) = &self.core else { return shared.clone() };
-        if !member.take_meta_due() {
-            return shared.clone();
-        }
-        match core.meta() {
-            Some(meta) => envelope::request(msg, tag, Some(&meta)),
-            None => shared.clone(),
-        }
-    }
 }
 
-/// The first of the least busy members, looked for from a random place on, so that equals take turns.
-fn least_busy(members: &[Arc<Member>]) -> Option<Arc<Member>> {
-    if members.is_empty() {
-        return None;
-    }
-    let (behind, front) = members.split_at(rand::rng().random_range(0..members.len()));
-    front.iter().chain(behind).min_by_key(|member| member.load()).cloned()
+/// Queues a message for a member: the frame that all share, unless the member has to be told our metadata.
+fn push(member: &Member, shared: &Bytes, msg: &[u8], ask: Option<(Tag, &Arc<Asking>)>) -> Result<(), AskError> {
+    let Some(meta) = member.take_due_meta() else { return member.push(shared.clone(), ask) };
+    let frame = envelope::request(msg, ask.as_ref().map(|(tag, _)| tag), Some(&meta));
+    member.push(frame, ask).inspect_err(|_| member.meta_is_due())
+}
+
+/// Those that are not about to leave, from a random one on, so that equals take turns.
+fn staying(members: &[Arc<Member>]) -> impl Iterator<Item = &Arc<Member>> {
+    let first = if members.is_empty() { 0 } else { rand::rng().random_range(0..members.len()) };
+    let (behind, front) = members.split_at(first);
+    front.iter().chain(behind).filter(|member| !member.is_leaving())
 }
 
 impl IntoFuture for Ask {
@@ -198,6 +190,8 @@ pub struct Answers {
     tag: Tag,
     members: Vec<Arc<Member>>,
     limit: Option<Duration>,
+    /// When it was sent.
+    begun: Instant,
     timer: Option<Pin<Box<Sleep>>>,
     over: bool,
 }
@@ -232,7 +226,9 @@ impl Answers {
 
     fn poll_time(&mut self, cx: &mut Context<'_>) -> Poll<AskError> {
         let Some(limit) = self.limit else { return Poll::Pending };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        // Further away than the clock can count is for ever.
+        let Some(end) = self.begun.checked_add(limit) else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
         timer.as_mut().poll(cx).map(|()| AskError::TimedOut { limit })
     }
 

@@ -90,7 +90,7 @@ impl Bind {
 
     async fn open(self) -> Result<Bound, BindError> {
         let Self { core, proto, local, net, ws, admission } = self;
-        if core.closing.borrow().is_some() {
+        if core.is_closed() {
             return Err(BindError::Closed);
         }
         let tls = is_tls(&net);
@@ -282,9 +282,11 @@ impl Entry {
     }
 
     pub(super) fn add(&self, birth: Birth, wire: Wire) -> Result<(Con, Session), BindError> {
-        let member = Member::new(birth, self.core.conf.clone());
+        let member = Member::new(birth, &self.core);
         if self.core.add(&member) {
             Ok((Con(member.clone()), Session::new(&self.core, member, wire)))
+        } else if self.core.is_closed() {
+            Err(BindError::Closed)
         } else {
             Err(ws::UpgradeError::Refused(full()).into())
         }

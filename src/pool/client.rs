@@ -3,6 +3,7 @@
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use rand::RngExt;
@@ -75,7 +76,7 @@ impl Connecting {
     /// [`ClientError::Dest`] when the destination is none, [`ClientError::Closed`].
     pub fn start(self) -> Result<Client, ClientError> {
         let place = url::parse(&self.dest).ok_or_else(|| ClientError::Dest { dest: self.dest.clone() })?;
-        if self.core.closing.borrow().is_some() {
+        if self.core.is_closed() {
             return Err(ClientError::Closed);
         }
         let state = Arc::new(watch::Sender::new(State::default()));
@@ -160,15 +161,18 @@ impl Line {
     async fn run(&self) {
         let mut failures = 0;
         loop {
-            let begun = Instant::now();
-            tokio::select! {
+            let lived = tokio::select! {
                 connected = self.connect() => match connected {
                     Ok((con, session)) => self.stay(con, session).await,
-                    Err(error) => self.tell(&error),
+                    Err(error) => {
+                        self.tell(&error);
+                        // However long it took, nothing has lived.
+                        Duration::ZERO
+                    }
                 },
                 () = self.stopped() => return,
-            }
-            if Backoff::is_good(begun.elapsed()) {
+            };
+            if Backoff::is_good(lived) {
                 failures = 0;
             }
             let wait = self.way.backoff.wait(failures, rand::rng().random());
@@ -184,8 +188,9 @@ impl Line {
         self.way.core.tell(Event::Retrying { dest: self.way.dest.clone(), why: error.to_string() });
     }
 
-    /// Is a member until the connection ends; a client that is stopped says goodbye.
-    async fn stay(&self, con: Con, session: Session) {
+    /// Is a member until the connection ends, and tells how long that was; a client that is stopped says goodbye.
+    async fn stay(&self, con: Con, session: Session) -> Duration {
+        let begun = Instant::now();
         self.state.send_modify(|state| state.con = Some(con.clone()));
         let mut session = std::pin::pin!(session);
         let left = tokio::select! {
@@ -197,6 +202,7 @@ impl Line {
         };
         tracing::debug!(%left, "a client's connection ended");
         self.state.send_modify(|state| state.con = None);
+        begun.elapsed()
     }
 
     async fn stopped(&self) {
@@ -256,10 +262,10 @@ pub(super) async fn join(
 }
 
 fn add(core: &Arc<Core>, birth: Birth, wire: Wire) -> Result<(Con, Session), ClientError> {
-    let member = Member::new(birth, core.conf.clone());
+    let member = Member::new(birth, core);
     if core.add(&member) {
         Ok((Con(member.clone()), Session::new(core, member, wire)))
-    } else if core.closing.borrow().is_some() {
+    } else if core.is_closed() {
         Err(ClientError::Closed)
     } else {
         Err(ClientError::Members { limit: core.conf.members })

@@ -97,7 +97,7 @@ impl PoolConf {
         Self { dead: after, ..self }
     }
 
-    /// How long a close waits for the peer's goodbye. Default 2 s.
+    /// How long a close waits for what is queued to go out and for the peer's goodbye, both together. Default 2 s.
     pub fn goodbye(self, limit: Duration) -> Self {
         Self { goodbye: limit, ..self }
     }

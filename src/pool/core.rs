@@ -1,7 +1,7 @@
 //! Holds: what all handles, sessions and listeners of a pool share.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
@@ -22,7 +22,22 @@ pub(super) struct Core {
     pub(super) closing: watch::Sender<Option<Close>>,
     /// Tasks that are not yet done.
     pub(super) tasks: watch::Sender<usize>,
-    meta: Mutex<Bytes>,
+    /// What this end tells of itself, packed.
+    pub(super) meta: Arc<OwnMeta>,
+}
+
+/// This end's metadata, which members that have to be told look up.
+pub(super) struct OwnMeta(Mutex<Bytes>);
+
+impl OwnMeta {
+    /// Packed; nothing when there are none.
+    pub(super) fn get(&self) -> Option<Bytes> {
+        Some(self.lock().clone()).filter(|meta| !meta.is_empty())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Bytes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Default)]
@@ -43,14 +58,14 @@ impl Core {
             events: broadcast::Sender::new(event::WAITING),
             closing: watch::Sender::new(None),
             tasks: watch::Sender::new(0),
-            meta: Mutex::new(meta),
+            meta: Arc::new(OwnMeta(Mutex::new(meta))),
         })
     }
 
     /// Adds a member, unless there are as many as may be or the pool is closed.
     pub(super) fn add(&self, member: &Arc<Member>) -> bool {
         let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
-        if members.list.len() >= self.conf.members || self.closing.borrow().is_some() {
+        if members.list.len() >= self.conf.members || self.is_closed() {
             return false;
         }
         let place = members.list.len();
@@ -88,19 +103,16 @@ impl Core {
         self.with(<[_]>::to_vec)
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.closing.borrow().is_some()
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.with(|members| members.len() >= self.conf.members)
     }
 
-    /// This end's metadata, packed; nothing when there are none.
-    pub(super) fn meta(&self) -> Option<Bytes> {
-        let meta = self.meta.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(meta.clone()).filter(|meta| !meta.is_empty())
-    }
-
     pub(super) fn set_meta(&self, meta: &Meta) {
-        let mut now = self.meta.lock().unwrap_or_else(PoisonError::into_inner);
-        *now = if meta.is_empty() { Bytes::from_static(b"\x80") } else { packed(meta) };
+        *self.meta.lock() = if meta.is_empty() { Bytes::from_static(b"\x80") } else { packed(meta) };
     }
 
     /// Closes the listeners, stops the clients, and says goodbye to the members.

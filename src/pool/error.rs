@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::ConId;
 use crate::frame::ws;
-use crate::pipe::{AcceptError, OpenError};
+use crate::pipe::OpenError;
 
 /// Why a value does not become MessagePack, or MessagePack no value.
 #[derive(Debug, thiserror::Error)]
@@ -101,9 +101,6 @@ pub enum BindError {
     /// The pipe that was given did not become a member.
     #[error("the connection did not become a member: {0}")]
     Upgrade(#[from] ws::UpgradeError),
-    /// The pipe that was given ended.
-    #[error(transparent)]
-    Accept(#[from] AcceptError),
 }
 
 /// Why a client does not connect.

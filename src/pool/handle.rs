@@ -186,7 +186,7 @@ impl Pool {
     /// next message that is sent to them.
     pub fn set_meta(&self, meta: &Meta) {
         self.core().set_meta(meta);
-        let Some(packed) = self.core().meta() else { return };
+        let Some(packed) = self.core().meta.get() else { return };
         let frame = envelope::metadata(&packed);
         for member in self.core().all() {
             if !member.birth.kin {

@@ -11,6 +11,7 @@ use futures_util::task::AtomicWaker;
 use rmpv::Value;
 
 use super::asking::Asking;
+use super::core::{Core, OwnMeta};
 use super::envelope::{self, Tag};
 use super::{Ask, AskError, Left, Pack, PoolConf, Reply};
 use crate::base::queue::Limits;
@@ -55,8 +56,11 @@ pub(super) struct Member {
     session: AtomicWaker,
     /// Messages to be sent and asks to be answered.
     busy: AtomicUsize,
-    /// There is metadata of ours that a stranger has not been told.
+    /// What this end tells of itself, and whether a stranger has yet to be told.
+    own_meta: Arc<OwnMeta>,
     meta_due: AtomicBool,
+    /// It is closing, or has ended.
+    leaving: AtomicBool,
 }
 
 #[derive(Default)]
@@ -88,12 +92,14 @@ pub(super) enum Taken {
 }
 
 impl Member {
-    pub(super) fn new(birth: Birth, conf: Arc<PoolConf>) -> Arc<Self> {
+    pub(super) fn new(birth: Birth, core: &Core) -> Arc<Self> {
         Arc::new(Self {
             id: ConId::next(),
             meta_due: AtomicBool::new(!birth.kin),
             birth,
-            conf,
+            conf: core.conf.clone(),
+            own_meta: core.meta.clone(),
+            leaving: AtomicBool::new(false),
             meta: Mutex::default(),
             state: Mutex::default(),
             session: AtomicWaker::new(),
@@ -124,8 +130,15 @@ impl Member {
         self.meta_due.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn take_meta_due(&self) -> bool {
-        self.meta_due.load(Ordering::Relaxed) && self.meta_due.swap(false, Ordering::Relaxed)
+    /// This end's metadata where this member has yet to be told; whoever takes them tells it, or says that they are due again.
+    pub(super) fn take_due_meta(&self) -> Option<Bytes> {
+        let due = self.meta_due.load(Ordering::Relaxed) && self.meta_due.swap(false, Ordering::Relaxed);
+        due.then(|| self.own_meta.get()).flatten()
+    }
+
+    /// True when nobody new is to ask it.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// How much it has to do.
@@ -200,6 +213,7 @@ impl Member {
     /// Asks the session to say goodbye.
     pub(super) fn close(&self, close: Close) {
         self.lock().closing.get_or_insert(close);
+        self.leaving.store(true, Ordering::Relaxed);
         self.session.wake();
     }
 
@@ -211,6 +225,10 @@ impl Member {
 
     pub(super) fn closing(&self) -> Option<Close> {
         self.lock().closing.clone()
+    }
+
+    pub(super) fn has_queued(&self) -> bool {
+        !self.lock().out.is_empty()
     }
 
     /// Moves what is to be sent into `out`, at most `most` frames.
@@ -260,6 +278,7 @@ impl Member {
             return false;
         }
         state.ended = Some(left.clone());
+        self.leaving.store(true, Ordering::Relaxed);
         state.out = VecDeque::new();
         state.out_bytes = 0;
         let pending = std::mem::take(&mut state.pending);

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::stream::SelectAll;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::call::Call;
 use super::core::{Core, TaskGuard};
@@ -42,14 +42,17 @@ pub(super) struct Session {
     written: u64,
     stuck: u32,
     first: bool,
+    /// Until when what is queued may go out, and then the goodbye, once the pool or its user has closed the member.
+    parting: Option<Pin<Box<Sleep>>>,
     goodbye: Option<Goodbye>,
     left: Option<Left>,
     _task: TaskGuard,
 }
 
-/// A close that has been said, and until when the peer's is waited for.
+/// A close that has been said, and until when the peer's is waited for; or, on a wire that has no word for it, until all is sent.
 struct Goodbye {
     close: Close,
+    is_answered: bool,
     until: Pin<Box<Sleep>>,
 }
 
@@ -71,11 +74,12 @@ impl Session {
             written: 0,
             stuck: 0,
             first: true,
+            parting: None,
             goodbye: None,
             left: None,
         };
         if session.member.birth.kin
-            && let Some(meta) = core.meta()
+            && let Some(meta) = core.meta.get()
         {
             session.put(envelope::metadata(&meta));
         }
@@ -166,9 +170,14 @@ impl Session {
         if self.goodbye.is_some() || self.left.is_some() {
             return;
         }
-        let waits = self.wire.start_close(close.clone());
-        let limit = if waits { self.core.conf.goodbye } else { std::time::Duration::ZERO };
-        self.goodbye = Some(Goodbye { close, until: Box::pin(tokio::time::sleep(limit)) });
+        let is_answered = self.wire.start_close(close.clone());
+        let until = self.parting.take().unwrap_or_else(|| self.patience());
+        self.goodbye = Some(Goodbye { close, is_answered, until });
+    }
+
+    /// For how long a goodbye is waited for.
+    fn patience(&self) -> Pin<Box<Sleep>> {
+        Box::pin(tokio::time::sleep(self.core.conf.goodbye))
     }
 
     fn data(&mut self, data: &Bytes, cx: &mut Context<'_>) {
@@ -275,48 +284,62 @@ impl Session {
         }
     }
 
-    /// Looks after a peer that says nothing, and one that takes nothing.
+    /// Looks after a peer that says nothing, and one that takes nothing. What has come was read before.
     fn tick(&mut self, cx: &mut Context<'_>) -> Result<(), Left> {
-        while self.tick.as_mut().poll(cx).is_ready() {
-            let next = self.tick.deadline() + self.core.conf.ping;
-            self.tick.as_mut().reset(next);
-            let dead = self.core.conf.silent();
-            let written = self.wire.written();
-            self.stuck = if self.unsent == 0 || written != self.written { 0 } else { self.stuck + 1 };
-            self.written = written;
-            if self.stuck >= dead {
-                return Err(self.goodbye.take().map_or(Left::Stuck, |ours| Left::ByUs(ours.close)));
-            }
-            // While this end does not read, the silence is its own; the peer still has to hear from it.
-            let deaf = self.is_deaf();
-            let silent = !std::mem::take(&mut self.heard);
-            self.silent = if silent && !deaf { self.silent + 1 } else { 0 };
-            if (silent || deaf) && self.goodbye.is_none() {
-                let expected = self.wire.ping().map_err(|error| self.ended(Some(&error)))?;
-                self.silent = if expected { self.silent } else { 0 };
-                self.flush(cx);
-            }
-            if self.silent >= dead.max(2) {
-                return Err(Left::Dead);
-            }
+        if self.tick.as_mut().poll(cx).is_pending() {
+            return Ok(());
         }
-        Ok(())
+        // Who was not let run for long has missed ticks. The others are not to blame for them: one counts.
+        let next = Instant::now() + self.core.conf.ping;
+        self.tick.as_mut().reset(next);
+        if self.tick.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        let dead = self.core.conf.silent();
+        let written = self.wire.written();
+        self.stuck = if self.unsent == 0 || written != self.written { 0 } else { self.stuck + 1 };
+        self.written = written;
+        if self.stuck >= dead {
+            return Err(self.goodbye.take().map_or(Left::Stuck, |ours| Left::ByUs(ours.close)));
+        }
+        // While this end does not read, the silence is its own; the peer still has to hear from it.
+        let deaf = self.is_deaf();
+        let silent = !std::mem::take(&mut self.heard);
+        self.silent = if silent && !deaf { self.silent + 1 } else { 0 };
+        if (silent || deaf) && self.goodbye.is_none() {
+            let expected = self.wire.ping().map_err(|error| self.ended(Some(&error)))?;
+            self.silent = if expected { self.silent } else { 0 };
+            self.flush(cx);
+        }
+        if self.silent >= dead.max(2) { Err(Left::Dead) } else { Ok(()) }
     }
 
     fn close(&mut self, cx: &mut Context<'_>) -> Result<(), Left> {
         if self.goodbye.is_none()
             && let Some(close) = self.member.closing()
         {
-            // What was queued before the goodbye goes out before it.
-            while self.take_out() {}
-            self.bid(close);
+            self.part(close, cx);
+        }
+        if self.goodbye.is_some() {
             self.flush(cx);
         }
         let Some(goodbye) = &mut self.goodbye else { return Ok(()) };
-        if goodbye.until.as_mut().poll(cx).is_ready() {
+        let is_said = !goodbye.is_answered && self.unsent == 0;
+        if is_said || goodbye.until.as_mut().poll(cx).is_ready() {
             return Err(Left::ByUs(goodbye.close.clone()));
         }
         Ok(())
+    }
+
+    /// What was queued before the goodbye goes out before it: the goodbye waits until the wire has room for all of it, or time is up.
+    fn part(&mut self, close: Close, cx: &mut Context<'_>) {
+        while self.take_out() {}
+        let mut until = self.parting.take().unwrap_or_else(|| self.patience());
+        let is_over = until.as_mut().poll(cx).is_ready();
+        self.parting = Some(until);
+        if is_over || !self.member.has_queued() {
+            self.bid(close);
+        }
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), Left> {

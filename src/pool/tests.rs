@@ -1,9 +1,16 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use tokio::time::{Instant, advance, timeout};
 
+use super::ask::Whom;
+use super::core::Core;
+use super::member::{Birth, Member};
 use super::*;
 use crate::frame::msgpack::Scanner;
+use crate::frame::ws::Role;
 use crate::{NetConf, Pipe};
 
 fn echo(name: &str) -> Pool {
@@ -197,6 +204,87 @@ async fn the_last_handle_closes_the_pool() {
     assert_eq!(con, far);
     assert!(matches!(left, Left::Closed(close) if close.code == 1001));
     assert!(matches!(other.rand(1).await, Err(AskError::NoMember { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_not_let_run_for_a_minute_blames_nobody() {
+    let (one, other) = (echo("one"), echo("other"));
+    pair(&one, &other).await;
+    advance(Duration::from_secs(60)).await;
+    assert_eq!(one.rand("still there?").await.unwrap().get::<String>().unwrap(), "still there?");
+    assert_eq!((one.len(), other.len()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_queued_before_the_goodbye_arrives_before_it() {
+    let (gate, heard) = (tokio::sync::watch::Sender::new(false), Arc::new(AtomicU32::new(0)));
+    let (open, count) = (gate.subscribe(), heard.clone());
+    let router = move |_: Context, _: Packed| {
+        count.fetch_add(1, Ordering::Relaxed);
+        let mut open = open.clone();
+        async move { open.wait_for(|open| *open).await.map(drop).unwrap() }
+    };
+    let slow = Pool::with("slow", PoolConf::default().max_calls(1), Router::new(router));
+    let small = PoolConf::default().max_qbytes(1 << 16);
+    let one = Pool::with("one", small, Router::new(|_: Context, msg: Packed| async move { msg }));
+    pair(&one, &slow).await;
+    let (message, mut sent) = ("x".repeat(8 << 10), 0);
+    // Until neither the other end, nor the wire, nor the queue takes more.
+    while timeout(Duration::from_millis(50), one.rand(message.as_str()).send()).await.is_ok() {
+        sent += 1;
+    }
+    assert!(sent >= 16 && heard.load(Ordering::Relaxed) == 1, "{sent} sent");
+    gate.send_replace(true);
+    one.close().await;
+    assert_eq!(heard.load(Ordering::Relaxed), sent);
+}
+
+#[tokio::test]
+async fn who_is_leaving_is_asked_no_more() {
+    let (asker, stays, leaves) = (echo("asker"), echo("stays"), echo("leaves"));
+    pair(&asker, &stays).await;
+    let (leaving, _) = pair(&asker, &leaves).await;
+    leaving.close(1000, "");
+    for _ in 0..50 {
+        asker.rand(1).send().await.unwrap();
+        asker.avail(1).send().await.unwrap();
+    }
+    assert_eq!(asker.len(), 2, "nothing else has run meanwhile");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_counts_from_the_sending() {
+    let asked = Pool::create("asked", |_: Context, _: Value| std::future::pending::<()>());
+    let asker = echo("asker");
+    pair(&asker, &asked).await;
+    let mut answers = asker.rand("x").deadline(Duration::from_secs(2)).answers().await.unwrap();
+    advance(Duration::from_secs(3)).await;
+    let begun = Instant::now();
+    assert!(matches!(answers.next().await, Some(Err(AskError::TimedOut { .. }))));
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test]
+async fn metadata_that_a_full_queue_did_not_take_are_told_later() {
+    let conf = PoolConf::default().meta(Meta::from([("role".to_owned(), "db".into())])).max_qsize(1);
+    let core = Core::new("full", Router::new(|_: Context, msg: Packed| async move { msg }), conf);
+    let stranger = Member::new(Birth { role: Role::Client, peer: None, path: "".into(), kin: false }, &core);
+    core.add(&stranger);
+    let publish = || Ask::new(core.clone(), Whom::All, "x".pack()).send();
+    assert_eq!(publish().await.unwrap(), 1);
+    assert!(stranger.take_due_meta().is_none(), "it was told");
+    stranger.meta_is_due();
+    assert_eq!(publish().await.unwrap(), 0, "its queue is full");
+    assert!(stranger.take_due_meta().is_some());
+}
+
+#[tokio::test]
+async fn a_closed_pool_takes_nobody_and_says_that_it_is_closed() {
+    let (one, other) = (echo("one"), echo("other"));
+    one.close().await;
+    let (near, far) = Pipe::pair(1 << 16, NetConf::default()).unwrap();
+    let (accepted, _) = tokio::join!(one.accept(near), other.join(far));
+    assert!(matches!(accepted, Err(BindError::Closed)), "{accepted:?}");
 }
 
 #[test]

@@ -63,6 +63,21 @@ async fn the_seeds_framing_on_unix_sockets_serves_both_ways() {
     );
 }
 
+/// The seed's framing has no message for metadata alone: a stranger learns them with what it is sent first.
+#[tokio::test]
+async fn a_stranger_learns_metadata_from_whatever_is_sent_to_it() {
+    let path = socket_path("strangers");
+    let meta = [("role".to_owned(), Value::from("db"))].into();
+    let router = Router::new(|_: Context, msg: Packed| async move { msg });
+    let worker = Pool::with("worker", PoolConf::default().meta(meta), router);
+    let req = echo("req");
+    let _bound = worker.bind_unix(&path).await.unwrap();
+    let con = req.client_unix(&path).delimited().await.unwrap().con().unwrap();
+    in_time(worker.joined(1)).await;
+    worker.members()[0].ask(1).await.unwrap();
+    assert_eq!(con.meta().get("role"), Some(&Value::from("db")));
+}
+
 #[tokio::test]
 async fn over_tls_the_hook_sees_who_the_client_is() {
     let (server, client) = (Identity::self_signed(&["localhost"]).unwrap(), Identity::self_signed(&["me"]).unwrap());
