@@ -207,8 +207,8 @@ impl<T, C: Codec<T>> Duct<T, C> {
     }
 
     /// Sends what waits and ends both directions, for all handles; who waits in one is woken with
-    /// [`NotConnected`](RecvError::NotConnected). The other end receives what was sent, and then the end. The
-    /// descriptor is free when the last handle is dropped.
+    /// [`NotConnected`](RecvError::NotConnected), who still sends after half a second too. The other end receives what
+    /// was sent, and then the end. The descriptor is free when the last handle is dropped.
     pub async fn close(&self) {
         self.sender.close().await;
     }
@@ -264,8 +264,7 @@ impl<T, C: Codec<T>> DuctSender<T, C> {
 
     /// See [`Duct::close`].
     pub async fn close(&self) {
-        // What cannot be sent any more is told by nobody: the other end is gone, or takes nothing.
-        let _ = self.flush().await;
+        self.sending.flush_to_close().await;
         self.sending.link.close().await;
     }
 }

@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::AttachError;
+use super::listening;
 use super::options::DuctOptions;
 use super::rights::Rights;
 use super::wire::Incoming;
@@ -256,8 +257,7 @@ pub(crate) async fn connected(socket: Socket) -> io::Result<Socket> {
 
 /// The addresses of a name, asked of the system.
 pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let found: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
-    if found.is_empty() { Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address")) } else { Ok(found) }
+    listening::some(tokio::net::lookup_host((host, port)).await?)
 }
 
 fn is_to_wait(error: &io::Error) -> bool {

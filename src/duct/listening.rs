@@ -65,7 +65,12 @@ fn no_address() -> BindError {
 
 /// The addresses of a name, asked of the system, which may take seconds.
 pub(crate) fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let found: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
+    some((host, port).to_socket_addrs()?)
+}
+
+/// The addresses that were found: one at least.
+pub(crate) fn some(found: impl Iterator<Item = SocketAddr>) -> io::Result<Vec<SocketAddr>> {
+    let found: Vec<SocketAddr> = found.collect();
     if found.is_empty() { Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address")) } else { Ok(found) }
 }
 

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// How long a close waits for who is sending at that moment, so that what waits goes out before. Who needs longer sends to an end
+/// that takes nothing, perhaps for ever.
+pub(crate) const PARTING: Duration = Duration::from_millis(500);
+
 /// Options of a duct; the defaults are the seed's where it has one.
 #[derive(Clone, Debug)]
 pub struct DuctOptions {

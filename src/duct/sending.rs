@@ -13,6 +13,7 @@ use super::burst::{Burst, FULL, WAIT};
 use super::codec::Codec;
 use super::error::SendError;
 use super::link::{Deadline, Link};
+use super::options::PARTING;
 use super::turns::{Taken, Turns};
 use super::wire::{Outgoing, Refused};
 use crate::base::task;
@@ -147,6 +148,15 @@ impl Sending {
         self.turn(limit).await?.write(&[]).await
     }
 
+    /// Writes what waits before a close, unless somebody is sending and does not come to an end.
+    pub(crate) async fn flush_to_close(&self) {
+        if let Ok(mut turn) = self.turn(Some(PARTING)).await {
+            turn.deadline = Deadline::new(self.link.options.timeout);
+            // What cannot be sent any more is told by nobody: the other end is gone, or takes nothing.
+            let _ = turn.write(&[]).await;
+        }
+    }
+
     async fn turn(&self, limit: Option<Duration>) -> Result<Turn<'_>, SendError> {
         let mut deadline = Deadline::new(limit);
         let state = deadline.within(self.state.take()).await;
@@ -230,10 +240,14 @@ impl Drop for Turn<'_> {
     }
 }
 
+/// How long the task below waits at least for a socket that is full. The duct's own limit is for those who call, and may be zero.
+const ROOM: Duration = Duration::from_secs(1);
+
 /// Writes the messages of a burst when their sender does not get to it. Ends when nothing waits, or nothing can be
 /// written, or nobody but it has the duct and the other end takes nothing.
 async fn flush(sending: Arc<Sending>) {
     let many = sending.link.runtime.runtime_flavor() != RuntimeFlavor::CurrentThread;
+    let limit = sending.link.options.timeout.map(|limit| limit.max(ROOM));
     loop {
         // The senders that are ready go first: their messages then go together. Where they run beside this task, they
         // are given a moment.
@@ -242,7 +256,7 @@ async fn flush(sending: Arc<Sending>) {
         while many && begun.elapsed() < WAIT {
             tokio::task::yield_now().await;
         }
-        let done = sending.flush(sending.link.options.timeout).await;
+        let done = sending.flush(limit).await;
         let alone = Arc::strong_count(&sending) == 1;
         let mut state = sending.state.take().await;
         let goes_on = matches!(done, Err(SendError::TimedOut { .. })) && !alone;

@@ -289,6 +289,30 @@ async fn closing_wakes_a_task_that_waits() {
 }
 
 #[tokio::test]
+async fn closing_does_not_wait_for_a_send_that_nobody_takes() {
+    let (duct, _child) = pair_with::<Vec<u8>, _>(DuctOptions::new().timeout(None), Raw).unwrap();
+    let other = duct.clone();
+    let sender = tokio::spawn(async move { other.send(&vec![0; 16 << 20]).await });
+    tokio::task::yield_now().await;
+    duct.close().await;
+    assert!(matches!(sender.await.unwrap(), Err(SendError::NotConnected)));
+}
+
+#[tokio::test]
+async fn what_was_gathered_arrives_though_nobody_may_wait_and_the_last_handle_is_gone() {
+    let options = DuctOptions::new().timeout(std::time::Duration::ZERO);
+    let (parent, child) = pair_with::<Vec<u8>, _>(options, Raw).unwrap();
+    let mut sent = 0_u32;
+    while parent.send(&sent.to_be_bytes().to_vec()).await.is_ok() {
+        sent += 1;
+    }
+    drop(parent);
+    for n in 0..sent {
+        assert_eq!(child.recv_within(SOON).await.unwrap(), n.to_be_bytes());
+    }
+}
+
+#[tokio::test]
 async fn what_is_wrong_is_refused_as_in_the_blocking_form() {
     let end = || {
         let (ours, theirs) = UnixStream::pair().unwrap();

@@ -361,6 +361,18 @@ fn closing_wakes_a_thread_that_waits() {
 }
 
 #[test]
+fn closing_does_not_wait_for_a_send_that_nobody_takes() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let duct = Duct::<Vec<u8>, _>::from_socket(ours, DuctOptions::new().timeout(None), Raw).unwrap();
+    let other = duct.clone();
+    let sender = thread::spawn(move || other.send(&vec![0; 16 << 20]));
+    // Its turn has begun when the first byte is there.
+    theirs.read_exact(&mut [0]).unwrap();
+    duct.close();
+    assert!(matches!(sender.join().unwrap(), Err(SendError::NotConnected)));
+}
+
+#[test]
 fn polling_tells_of_whole_messages_and_of_the_end() {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let duct = Duct::<u8, _>::from_socket(ours, DuctOptions::new(), Json).unwrap();

@@ -213,8 +213,8 @@ impl<T, C: Codec<T>> Duct<T, C> {
     }
 
     /// Sends what waits and ends both directions, for all handles; who waits in one is woken with
-    /// [`NotConnected`](RecvError::NotConnected). The other end receives what was sent, and then the end. The
-    /// descriptor is free when the last handle is dropped.
+    /// [`NotConnected`](RecvError::NotConnected), who still sends after half a second too. The other end receives what
+    /// was sent, and then the end. The descriptor is free when the last handle is dropped.
     pub fn close(&self) {
         self.sender.close();
     }
@@ -272,8 +272,7 @@ impl<T, C: Codec<T>> DuctSender<T, C> {
 
     /// See [`Duct::close`].
     pub fn close(&self) {
-        // What cannot be sent any more is told by nobody: the other end is gone, or takes nothing.
-        let _ = self.flush();
+        self.sending.flush_to_close();
         self.sending.link.close();
     }
 }

@@ -14,6 +14,7 @@ use super::link::{Link, Medium, Sink};
 use crate::duct::burst::{Burst, FULL};
 use crate::duct::codec::Codec;
 use crate::duct::error::SendError;
+use crate::duct::options::PARTING;
 use crate::duct::wire::Outgoing;
 use crate::net::rights;
 
@@ -91,6 +92,15 @@ impl Sending {
     pub(crate) fn flush(&self, limit: Option<Duration>) -> Result<(), SendError> {
         let (mut state, deadline) = self.lock(limit)?;
         self.write(&mut state, &[], &deadline).map_err(|stopped| self.stopped(stopped.kind, &deadline, true))
+    }
+
+    /// Writes what waits before a close, unless somebody is sending and does not come to an end.
+    pub(crate) fn flush_to_close(&self) {
+        let Some(mut state) = self.state.try_lock_for(PARTING) else { return };
+        if !self.link.is_closed() && state.broken.is_none() {
+            // What cannot be sent any more is told by nobody: the other end is gone, or takes nothing.
+            let _ = self.write(&mut state, &[], &Deadline::new(self.link.options.timeout));
+        }
     }
 
     /// Writes what waits and the socket takes at once, unless somebody sends at this moment.
