@@ -2,6 +2,7 @@
 
 #[path = "../comm/broker.rs"]
 mod broker;
+mod ends;
 mod messages;
 mod mq;
 mod nat;

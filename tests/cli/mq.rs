@@ -155,6 +155,34 @@ fn two_processes_talk_over_a_pipe_with_no_broker() {
 }
 
 #[test]
+fn a_call_beyond_the_count_is_answered_by_nobody() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("pipe://127.0.0.1:{port}");
+    let folder = std::env::temp_dir().join(format!("natpipe-mq-count-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (begun, go) = (folder.join("begun"), folder.join("go"));
+    let command =
+        format!("touch {}; while [ ! -e {} ]; do sleep 0.02; done; echo finished", begun.display(), go.display());
+    let of = ["--url", &url, "--queue", "q", "--set"];
+    let args = [&["mq", "consume", "--count", "1", "--exec", &command][..], &of, &["prefetch=4"]].concat();
+    let mut child = natpipe(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut String::new()).unwrap();
+    let mut consumer = Consumer(child);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| run(&[&["mq", "call", "first"][..], &of, &["timeout=30"]].concat()));
+        while !begun.exists() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let second = run(&[&["mq", "call", "second"][..], &of, &["timeout=0.5"]].concat());
+        assert_eq!(second.status.code(), Some(1), "{second:?}");
+        std::fs::write(&go, "").unwrap();
+        assert_eq!(good(first.join().unwrap()), "finished\n");
+    });
+    assert_eq!(consumer.0.wait().unwrap().code(), Some(0));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
 fn consumers_that_are_killed_lose_no_message() {
     const MESSAGES: usize = 3000;
     let queue = "cli killed";

@@ -14,13 +14,13 @@ use super::{natpipe, run, text};
 mod mosquitto;
 
 /// A command whose events on standard error are read one by one.
-struct Told {
-    child: Child,
-    events: BufReader<ChildStderr>,
+pub(super) struct Told {
+    pub(super) child: Child,
+    pub(super) events: BufReader<ChildStderr>,
 }
 
 impl Told {
-    fn start(args: &[&str]) -> Self {
+    pub(super) fn start(args: &[&str]) -> Self {
         Self::start_plain(&[args, &["--no-public"]].concat())
     }
 
@@ -33,7 +33,7 @@ impl Told {
     }
 
     /// The next event of this name; others are passed over.
-    fn event(&mut self, name: &str) -> Value {
+    pub(super) fn event(&mut self, name: &str) -> Value {
         loop {
             let mut line = String::new();
             assert_ne!(self.events.read_line(&mut line).unwrap(), 0, "it ended without `{name}`");
@@ -44,7 +44,7 @@ impl Told {
         }
     }
 
-    fn ends_well(mut self) -> (Vec<u8>, Vec<Value>) {
+    pub(super) fn ends_well(mut self) -> (Vec<u8>, Vec<Value>) {
         let mut out = Vec::new();
         self.child.stdout.take().unwrap().read_to_end(&mut out).unwrap();
         let mut text = String::new();
@@ -297,6 +297,8 @@ fn the_lab_connects_two_peers_behind_the_routers_that_are_asked_for() {
     assert_ne!(outcome["last"]["kind"], "relay", "{outcome}");
     let kinds = text(&run(&["lab", "--list"]).stdout);
     assert!(kinds.lines().any(|kind| kind == "home") && kinds.lines().count() > 60, "{kinds}");
+    let listed = text(&run(&["lab", "--list", "--json"]).stdout);
+    assert!(listed.lines().any(|line| line == r#"{"kind":"home"}"#), "{listed}");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! `natpipe pool`.
 
 use std::path::PathBuf;
+use std::time::Duration;
+
+use natpipe::pool::{Context, Packed, Pool};
 
 use crate::{Running, run, text};
 
@@ -29,6 +32,20 @@ fn a_command_answers_with_each_line_and_its_failure_is_the_askers() {
 }
 
 #[test]
+fn a_command_may_answer_before_it_has_read_everything() {
+    let worker = Running::listening(&["pool", "bind", "127.0.0.1:0", "--answer", "exec:cat"]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let pool = Pool::create("asker", |_: Context, msg: Packed| async move { msg });
+        pool.client(&worker.local).await.unwrap();
+        // More than fits into the pipes to the command and from it.
+        let message = "x".repeat(1 << 20);
+        let asking = pool.rand(message.as_str()).deadline(Duration::from_secs(20));
+        assert!(asking.await.unwrap().get::<String>().unwrap() == message);
+    });
+}
+
+#[test]
 fn who_listens_can_ask_too_and_over_a_unix_socket() {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("pool-cli-{}", std::process::id()));
     let path = path.to_str().unwrap().to_owned();
@@ -54,6 +71,8 @@ fn a_token_lets_in_and_without_it_nobody_is_found() {
 fn what_is_no_pool_is_wrong_usage_or_an_error() {
     assert_eq!(run(&["pool", "bind", "127.0.0.1:0", "--answer", "x"]).status.code(), Some(2));
     assert_eq!(run(&["pool", "client", "x:1", "--call", "rand"]).status.code(), Some(2));
+    let ignored = ["pool", "client", "x:1", "--call", "rand", "--target", "a=b", "--message", "1"];
+    assert_eq!(run(&ignored).status.code(), Some(2));
     for wrong in [&["pool", "bind"][..], &["pool", "client", "http://x"]] {
         let output = run(wrong);
         assert_eq!(output.status.code(), Some(1), "{wrong:?}");

@@ -23,7 +23,8 @@ const SPECS: &str = "A SPEC is one end of a pipe:\n  \
     unix:PATH            unix-listen:PATH\n  \
     tls:HOST:PORT        ws://HOST[:PORT]/PATH, wss://…  (a client, bytes in binary messages)\n  \
     peer:TICKET          (of link)\n\n\
-    Exit status: 0 done, 1 it failed (one line says why), 2 wrong usage.";
+    Exit status: 0 done, 1 it failed (one line says why), 2 wrong usage, 130 or 143 stopped by a signal\n\
+    (0 for what goes on until it is stopped, as a server does).";
 
 /// Get bytes from one program to another, whatever stands between them.
 #[derive(Debug, Parser)]
@@ -55,7 +56,7 @@ pub enum Command {
         /// from the address that the kernel chooses). One for each family may be given.
         #[arg(long, value_name = "ADDR", required = true, value_parser = listen_addr)]
         listen: Vec<SocketAddr>,
-        /// A second address with another port, of the family of a --listen.
+        /// A second address with another port, of the family of a --listen; where there are several of a family, in the same order.
         #[arg(long, value_name = "ADDR2", value_parser = listen_addr)]
         listen2: Vec<SocketAddr>,
     },
@@ -128,13 +129,6 @@ pub enum Command {
     },
 }
 
-impl Command {
-    /// True when Ctrl-C does not end it at once: it finishes what it has in hand.
-    pub fn finishes_what_it_has(&self) -> bool {
-        matches!(self, Self::Serve(_) | Self::Mq { command: MqCommand::Consume { .. } })
-    }
-}
-
 /// What is done with messages.
 #[derive(Debug, Subcommand)]
 pub enum MqCommand {
@@ -160,7 +154,7 @@ pub enum MqCommand {
         /// result, 65 an error for good, any other one for now.
         #[arg(long, value_name = "COMMAND")]
         exec: Option<String>,
-        /// End after so many messages.
+        /// End after so many messages, which are processed one after the other.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         count: Option<u64>,
     },
@@ -304,7 +298,7 @@ pub struct PoolArgs {
     #[arg(long, value_name = "JSON", requires = "call")]
     pub message: Option<String>,
     /// With `--call target`: those whose metadata KEY is like GLOB.
-    #[arg(long, value_name = "KEY=GLOB", value_parser = key_value, requires = "call")]
+    #[arg(long, value_name = "KEY=GLOB", value_parser = key_value, requires = "call", required_if_eq("call", "target"))]
     pub target: Option<(String, String)>,
     /// What to tell of oneself (several may be given).
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
@@ -567,7 +561,7 @@ pub struct LabArgs {
     #[arg(long, value_name = "KIND", default_value = "home")]
     pub b: Setup,
     /// Every pair of these kinds instead.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["a", "b"])]
     pub matrix: bool,
     /// Only punch holes for this, without a server that relays, and tell how often, how soon and with how many packets.
     #[arg(long, value_name = "PROTO", conflicts_with = "mib")]
@@ -576,7 +570,7 @@ pub struct LabArgs {
     #[arg(long, requires = "punch")]
     pub all_out: bool,
     /// Instead, simulate every pair of the 35 NATs of seed 002's system in memory, --runs times each, and show the theory beside it.
-    #[arg(long, conflicts_with_all = ["matrix", "punch", "a", "b"])]
+    #[arg(long, conflicts_with_all = ["matrix", "punch", "a", "b", "delay", "loss", "mib"])]
     pub simulate: bool,
     /// The kinds of the matrix. Default: fourteen.
     #[arg(long, value_name = "KIND", value_delimiter = ',', requires = "matrix")]

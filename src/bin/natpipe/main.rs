@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod ends;
 mod holes;
 mod output;
 mod pattern;
@@ -9,16 +10,28 @@ mod peering;
 mod progress;
 mod simulate;
 mod spec;
+mod usage;
 mod world;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use args::{Args, Command};
+use ends::{Signal, Signals};
+
+/// How a command came to its end.
+enum Outcome {
+    Done(anyhow::Result<()>),
+    Stopped(Signal),
+}
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Err(why) = args.check() {
+        Args::command().error(ErrorKind::ArgumentConflict, why).exit();
+    }
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
@@ -32,18 +45,31 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return output::failed(&anyhow::Error::new(error).context("cannot start")),
     };
-    let finishes = args.command.finishes_what_it_has();
-    let result = runtime.block_on(async {
-        tokio::select! {
-            result = run(args, lab) => result,
-            _ = tokio::signal::ctrl_c(), if !finishes => Ok(()),
+    let goes_on = args.command.goes_on();
+    let status = match runtime.block_on(done_or_stopped(args, lab)) {
+        Outcome::Done(Ok(())) => ExitCode::SUCCESS,
+        Outcome::Done(Err(error)) => output::failed(&error),
+        Outcome::Stopped(signal) => {
+            runtime.block_on(ends::parted());
+            if goes_on { ExitCode::SUCCESS } else { signal.status().into() }
         }
-    });
+    };
     // A thread that still waits for standard input must not hold the process.
     runtime.shutdown_background();
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => output::failed(&error),
+    status
+}
+
+async fn done_or_stopped(args: Args, lab: Result<(), natpipe::lab::LabError>) -> Outcome {
+    if args.command.finishes_what_it_has() {
+        return Outcome::Done(run(args, lab).await);
+    }
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => return Outcome::Done(Err(anyhow::Error::new(error).context("cannot listen to signals"))),
+    };
+    tokio::select! {
+        done = run(args, lab) => Outcome::Done(done),
+        signal = signals.next() => Outcome::Stopped(signal),
     }
 }
 

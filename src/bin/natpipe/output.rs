@@ -1,21 +1,29 @@
 //! Holds: how results, progress and failures are written.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use serde::Serialize;
 
+/// Standard output takes no more. It is told apart from what else can fail so, a connection that broke above all: only a reader
+/// that has gone away is no failure.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output cannot be written")]
+pub struct OutputError(#[from] pub io::Error);
+
 /// One line that says why, for a person, and the exit status of a failure. A reader of our output
 /// that has gone away is no failure.
 pub fn failed(error: &anyhow::Error) -> ExitCode {
-    let gone = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
-    };
-    if error.chain().any(gone) {
+    if reader_is_gone(error) {
         return ExitCode::SUCCESS;
     }
     eprintln!("natpipe: {}", sentence(error));
     ExitCode::FAILURE
+}
+
+fn reader_is_gone(error: &anyhow::Error) -> bool {
+    let of_output = error.chain().find_map(|cause| cause.downcast_ref::<OutputError>());
+    of_output.is_some_and(|OutputError(cause)| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// The causes in one line, each said once.
@@ -32,13 +40,22 @@ fn sentence(error: &anyhow::Error) -> String {
 
 /// One line of JSON on standard output.
 pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    let line = serde_json::to_string(value)?;
-    Ok(writeln!(std::io::stdout(), "{line}")?)
+    line(serde_json::to_string(value)?)
 }
 
 /// One line of text on standard output.
 pub fn line(text: impl std::fmt::Display) -> anyhow::Result<()> {
-    Ok(writeln!(std::io::stdout(), "{text}")?)
+    Ok(writeln!(io::stdout(), "{text}").map_err(OutputError)?)
+}
+
+/// Bytes on standard output, as they are.
+///
+/// # Errors
+/// [`OutputError`].
+pub fn bytes(bytes: &[u8]) -> Result<(), OutputError> {
+    let mut out = io::stdout();
+    out.write_all(bytes)?;
+    Ok(out.flush()?)
 }
 
 /// Says something to the person: a sentence, or with `--json` an event, on standard error.
@@ -47,5 +64,21 @@ pub fn say(json: bool, sentence: impl std::fmt::Display, event: &impl Serialize)
         eprintln!("{sentence}");
     } else if let Ok(line) = serde_json::to_string(event) {
         eprintln!("{line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn only_a_reader_that_is_gone_is_forgiven_and_no_connection_that_broke() {
+        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
+        let output = Err::<(), _>(OutputError(gone())).context("while it was told").unwrap_err();
+        assert!(reader_is_gone(&output));
+        assert!(!reader_is_gone(&OutputError(io::ErrorKind::StorageFull.into()).into()));
+        assert!(!reader_is_gone(&anyhow::Error::new(gone()).context("the peer")));
     }
 }

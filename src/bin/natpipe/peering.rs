@@ -2,24 +2,26 @@
 //! between a peer's pipe and standard input and output.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use natpipe::key::tls::Allowed;
 use natpipe::nat::Proto as Over;
 use natpipe::peer::{Event, Node, PathInfo, Peer, StrategyState};
-use natpipe::pipe::RecvError;
 use natpipe::pipe::tls::TlsClient;
+use natpipe::pipe::{RecvError, Relay};
 use natpipe::{Addr, End, Identity, NetConf, Pipe};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{broadcast, mpsc};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::args::PeerArgs;
-use crate::output::say;
+use crate::output::{OutputError, say};
+use crate::spec::Spec;
 
 /// Bytes of one read of standard input.
 const PART: usize = 1 << 16;
@@ -112,12 +114,38 @@ pub async fn tell_paths(peer: Peer, json: bool) {
     }
 }
 
-/// Until everything is told of a peer that is closed: a path that was used for a moment only as well.
-pub async fn last_words(told: JoinHandle<()>) {
-    let abort = told.abort_handle();
-    if timeout(MEASURE, told).await.is_err() {
-        abort.abort();
+/// Until everything is told of a peer that is closed: a path that was used for a moment only as well. Who tells holds the peer, so
+/// it ends with the set that it is in.
+pub async fn last_words(mut told: JoinSet<()>) {
+    let _ = timeout(MEASURE, async { while told.join_next().await.is_some() {} }).await;
+}
+
+/// Joins a pipe of the peer's with one of this side, until both have ended, and tells what went through.
+///
+/// # Errors
+/// When one of them broke.
+pub async fn join(of_peer: Pipe, near: Pipe, spec: &Spec, json: bool) -> Result<()> {
+    let (there, _) = Relay::new(of_peer.clone(), near.clone()).wait().await;
+    closed(json, Moved { sent: there.bytes_out, received: there.bytes_in });
+    unbroken(&near, spec)?;
+    unbroken(&of_peer, "the connection to the peer")
+}
+
+/// That a pipe which has ended did not break.
+///
+/// # Errors
+/// When it did.
+pub fn unbroken(pipe: &Pipe, what: impl Display) -> Result<()> {
+    match pipe.end() {
+        Some(End::Broken(kind)) => bail!("{what} broke: {kind}"),
+        _ => Ok(()),
     }
+}
+
+/// Says why one pipe of several came to nothing.
+pub fn tell_failure(error: &anyhow::Error, json: bool) {
+    let why = format!("{error:#}");
+    say(json, &why, &json!({"event": "error", "why": why}));
 }
 
 fn tell_path(path: &PathInfo, json: bool) {
@@ -170,10 +198,10 @@ pub async fn stdio(pipe: &Pipe) -> Result<Moved> {
             match pipe.recv_within(None).await {
                 Ok(message) => {
                     received += message.data.len() as u64;
-                    out.write_all(&message.data).await.context("standard output is closed")?;
-                    out.flush().await?;
+                    out.write_all(&message.data).await.map_err(OutputError)?;
+                    out.flush().await.map_err(OutputError)?;
                 }
-                Err(RecvError::Ended(End::Broken(kind))) => anyhow::bail!("the connection to the peer broke: {kind}"),
+                Err(RecvError::Ended(End::Broken(kind))) => bail!("the connection to the peer broke: {kind}"),
                 Err(RecvError::Ended(_)) => return Ok(received),
                 Err(error) => return Err(error.into()),
             }
@@ -218,9 +246,11 @@ pub fn over(datagrams: bool) -> Over {
 /// Each sender of datagrams gets a pipe to the peer of its own, and its answers back.
 pub async fn datagrams(server: Pipe, peer: &Peer) -> Result<()> {
     let mut talks: HashMap<Addr, mpsc::Sender<bytes::Bytes>> = HashMap::new();
+    let mut talking = JoinSet::new();
     loop {
         let message = server.recv_within(None).await?;
         talks.retain(|_, talk| !talk.is_closed());
+        while talking.try_join_next().is_some() {}
         if !talks.contains_key(&message.from) {
             if talks.len() >= SENDERS {
                 tracing::debug!("too many senders: a datagram was dropped");
@@ -228,7 +258,7 @@ pub async fn datagrams(server: Pipe, peer: &Peer) -> Result<()> {
             }
             let pipe = peer.open(Over::Udp, NetConf::default())?;
             let (tell, told) = mpsc::channel(64);
-            tokio::spawn(talk(server.clone(), message.from.clone(), pipe, told));
+            talking.spawn(talk(server.clone(), message.from.clone(), pipe, told));
             talks.insert(message.from.clone(), tell);
         }
         if let Some(talk) = talks.get(&message.from) {

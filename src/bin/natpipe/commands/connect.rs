@@ -1,16 +1,15 @@
 //! `natpipe connect`: reach the peer of a ticket.
 
 use anyhow::{Context as _, Result};
+use natpipe::NetConf;
 use natpipe::nat::Proto as Over;
 use natpipe::peer::Peer;
-use natpipe::pipe::Relay;
-use natpipe::{NetConf, Pipe};
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::args::ConnectArgs;
 use crate::output::say;
-use crate::peering::{self, Moved, closed, datagrams, over, stdio, tell_paths, tell_race};
+use crate::peering::{self, closed, datagrams, join, over, stdio, tell_failure, tell_paths, tell_race};
 use crate::progress;
 use crate::spec::Spec;
 
@@ -22,7 +21,8 @@ pub async fn run(args: ConnectArgs, json: bool) -> Result<()> {
     let reached = node.peer_watched(&args.ticket, |events| race = Some(tokio::spawn(tell_race(events, json)))).await;
     spinner.finish_and_clear();
     let peer = reached.with_context(|| format!("can not reach {}", args.ticket.peer()))?;
-    let told = tokio::spawn(tell_paths(peer.clone(), json));
+    let mut told = JoinSet::new();
+    told.spawn(tell_paths(peer.clone(), json));
     let done = carry(&peer, args.from.as_ref().unwrap_or(&Spec::Stdio), json).await;
     peer.close().await;
     node.close().await;
@@ -42,8 +42,7 @@ async fn carry(peer: &Peer, from: &Spec, json: bool) -> Result<()> {
         from => {
             let near = from.open(NetConf::default()).await?;
             let far = peer.open(over(near.is_datagram()), NetConf::default())?;
-            closed(json, link(near, far).await);
-            Ok(())
+            join(far, near, from, json).await
         }
     }
 }
@@ -62,9 +61,14 @@ async fn serve(peer: &Peer, from: &Spec, json: bool) -> Result<()> {
             tokio::select! {
                 client = server.accept() => {
                     let far = peer.open(Over::Tcp, NetConf::default())?;
-                    linked.spawn(link(client?, far));
+                    let (client, from) = (client?, from.clone());
+                    linked.spawn(async move { join(far, client, &from, json).await });
                 }
-                Some(moved) = linked.join_next(), if !linked.is_empty() => closed(json, moved.unwrap_or_default()),
+                Some(ended) = linked.join_next(), if !linked.is_empty() => {
+                    if let Err(error) = ended.context("a link ended badly")? {
+                        tell_failure(&error, json);
+                    }
+                }
             }
         }
     };
@@ -75,9 +79,4 @@ async fn serve(peer: &Peer, from: &Spec, json: bool) -> Result<()> {
             ended => Err(ended.into()),
         },
     }
-}
-
-async fn link(near: Pipe, far: Pipe) -> Moved {
-    let (_, of_peer) = Relay::new(near, far).wait().await;
-    Moved { sent: of_peer.bytes_out, received: of_peer.bytes_in }
 }

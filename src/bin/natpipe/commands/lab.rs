@@ -40,7 +40,10 @@ pub const KINDS: [Kind; 14] = [
 
 pub async fn run(args: LabArgs, lab: Result<(), LabError>, json: bool) -> Result<()> {
     if args.list {
-        return Kind::ALL.into_iter().chain(Kind::models()).try_for_each(output::line);
+        let mut kinds = Kind::ALL.into_iter().chain(Kind::models());
+        let print =
+            |kind: Kind| if json { output::json(&json!({"kind": kind.to_string()})) } else { output::line(kind) };
+        return kinds.try_for_each(print);
     }
     if args.simulate {
         return in_own_thread(move || simulation::run(args.runs, json)).await;

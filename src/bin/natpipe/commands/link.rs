@@ -10,6 +10,7 @@ use natpipe::{Addr, NetConf, Pipe, Proto, Ticket, pipe_open};
 use serde_json::json;
 
 use crate::output::say;
+use crate::peering::unbroken;
 use crate::spec::Spec;
 
 pub async fn run(a: Spec, b: Spec, json: bool) -> Result<()> {
@@ -26,12 +27,8 @@ pub async fn run(a: Spec, b: Spec, json: bool) -> Result<()> {
         peer.close().await;
         node.close().await;
     }
-    for (spec, pipe) in [(&a, &pipe_a), (&b, &pipe_b)] {
-        if let Some(natpipe::End::Broken(kind)) = pipe.end() {
-            anyhow::bail!("{spec} broke: {kind}");
-        }
-    }
-    Ok(())
+    unbroken(&pipe_a, &a)?;
+    unbroken(&pipe_b, &b)
 }
 
 fn closed(json: bool, at_a: Counters, at_b: Counters) {

@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use natpipe::peer::{Node, Peer};
-use natpipe::pipe::Relay;
 use natpipe::{NetConf, Pipe, Ticket};
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::args::ListenArgs;
 use crate::output::say;
-use crate::peering::{self, Moved, closed, stdio, tell_paths};
+use crate::peering::{self, closed, join, stdio, tell_failure, tell_paths};
 use crate::spec::Spec;
 
 /// How long the ticket waits for what the router says: it answers in milliseconds or not at all.
@@ -25,12 +24,12 @@ pub async fn run(args: ListenArgs, json: bool) -> Result<()> {
     let node = peering::node(&args.peer, true, args.one_time).await?;
     node.mapped(MAPPED).await;
     give_out(&node.ticket()?, &args, json);
-    match &args.to {
-        None | Some(Spec::Stdio) => one(&node, json).await?,
-        Some(to) => many(&node, to, args.once, json).await?,
-    }
+    let done = match &args.to {
+        None | Some(Spec::Stdio) => one(&node, json).await,
+        Some(to) => many(&node, to, args.once, json).await,
+    };
     node.close().await;
-    Ok(())
+    done
 }
 
 fn give_out(ticket: &Ticket, args: &ListenArgs, json: bool) {
@@ -61,7 +60,8 @@ fn give_out(ticket: &Ticket, args: &ListenArgs, json: bool) {
 /// The first pipe gets standard input and output.
 async fn one(node: &Node, json: bool) -> Result<()> {
     let (peer, pipe) = node.accept().await?;
-    let told = tokio::spawn(tell_paths(peer.clone(), json));
+    let mut told = JoinSet::new();
+    told.spawn(tell_paths(peer.clone(), json));
     let moved = stdio(&pipe).await;
     drop(pipe);
     peer.close().await;
@@ -70,40 +70,42 @@ async fn one(node: &Node, json: bool) -> Result<()> {
     moved.map(drop)
 }
 
-/// Each pipe gets a connection to the target, until nobody comes any more, which is never; or one.
+/// Each pipe gets a connection to the target, until nobody comes any more, which is never; or the first ones, until they have
+/// ended.
 async fn many(node: &Node, to: &Spec, once: bool, json: bool) -> Result<()> {
-    let mut linked = JoinSet::new();
+    let (mut linked, mut told) = (JoinSet::new(), JoinSet::new());
     let mut known: Vec<Peer> = Vec::new();
+    let mut failed = None;
     loop {
         let mut accept = pin!(node.accept());
         let (peer, pipe) = loop {
             tokio::select! {
                 accepted = &mut accept => break accepted?,
                 Some(ended) = linked.join_next(), if !linked.is_empty() => {
-                    let ended: Result<Moved> = ended.context("a link ended badly")?;
-                    match ended {
-                        Ok(moved) => closed(json, moved),
-                        Err(error) => say(json, format_args!("{error:#}"), &json!({"event": "error", "why": format!("{error:#}")})),
+                    match ended.context("a link ended badly")? {
+                        Err(error) if once && failed.is_none() => failed = Some(error),
+                        Err(error) => tell_failure(&error, json),
+                        Ok(()) => {}
                     }
                     if once && linked.is_empty() {
-                        return Ok(());
+                        return failed.map_or(Ok(()), Err);
                     }
                 }
             }
         };
         known.retain(|known| known.path().is_some());
+        while told.try_join_next().is_some() {}
         if !known.iter().any(|known| known.id() == peer.id()) {
             say(json, format_args!("peer {}", peer.id()), &json!({"event": "peer", "peer": peer.id().to_string()}));
-            tokio::spawn(tell_paths(peer.clone(), json));
+            told.spawn(tell_paths(peer.clone(), json));
             known.push(peer);
         }
         let to = to.clone();
-        linked.spawn(async move { link(pipe, &to).await });
+        linked.spawn(async move { link(pipe, &to, json).await });
     }
 }
 
-async fn link(pipe: Pipe, to: &Spec) -> Result<Moved> {
+async fn link(pipe: Pipe, to: &Spec, json: bool) -> Result<()> {
     let target = to.open(NetConf::default()).await?;
-    let (of_peer, _) = Relay::new(pipe, target).wait().await;
-    Ok(Moved { sent: of_peer.bytes_out, received: of_peer.bytes_in })
+    join(pipe, target, to, json).await
 }

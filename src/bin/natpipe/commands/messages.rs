@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 
 use crate::args::{Framing, Guarantee, Mode, RecvArgs, SendArgs, SmartArgs};
-use crate::output::say;
+use crate::output::{OutputError, say};
 use crate::spec::Spec;
 
 pub async fn send(args: SendArgs, json: bool) -> Result<()> {
@@ -77,8 +77,8 @@ pub async fn recv(args: RecvArgs, json: bool) -> Result<()> {
                 line.extend_from_slice(&message.data);
             }
         }
-        output.write_all(&line).await?;
-        output.flush().await?;
+        output.write_all(&line).await.map_err(OutputError)?;
+        output.flush().await.map_err(OutputError)?;
         left = left.map(|left| left - 1);
     }
     socket.close().await?;

@@ -1,6 +1,6 @@
 //! `natpipe mq push|call|consume`.
 
-use std::io::Write;
+use std::num::NonZeroU16;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 use crate::args::{MqArgs, MqCommand};
-use crate::output::say;
+use crate::ends::Signals;
+use crate::output::{self, say};
 
 /// What a command may print as its answer, in bytes.
 const MOST: u64 = 16 << 20;
@@ -26,7 +27,7 @@ pub async fn run(command: MqCommand, json: bool) -> Result<()> {
     match command {
         MqCommand::Push { to, body } => push(&conf(&to)?, body).await,
         MqCommand::Call { to, body } => call(&conf(&to)?, body, json).await,
-        MqCommand::Consume { from, exec, count } => consume(&conf(&from)?, exec, count, json).await,
+        MqCommand::Consume { from, exec, count } => consume(conf(&from)?, exec, count, json).await,
     }
 }
 
@@ -82,7 +83,7 @@ async fn call(conf: &Config, given: Option<String>, json: bool) -> Result<()> {
     if !matches!(answer, Value::Bytes(_)) || json {
         bytes.push(b'\n');
     }
-    Ok(std::io::stdout().write_all(&bytes)?)
+    Ok(output::bytes(&bytes)?)
 }
 
 /// A value as programs in a shell take it: text and bytes as they are, anything else as YAML on one line; or as JSON.
@@ -105,32 +106,31 @@ fn line(value: &Value, json: bool) -> Result<Vec<u8>> {
     Ok(line)
 }
 
-async fn consume(conf: &Config, exec: Option<String>, count: Option<u64>, json: bool) -> Result<()> {
+async fn consume(conf: Config, exec: Option<String>, count: Option<u64>, json: bool) -> Result<()> {
+    let mut signals = Signals::new()?;
+    // Whoever wants so many takes no more: what is taken would have to be answered.
+    let conf = if count.is_some() { conf.concurrency(NonZeroU16::MIN) } else { conf };
     let cancel = Cancel::new();
     let left = Arc::new(AtomicU64::new(count.unwrap_or(u64::MAX)));
     let (exec, word): (Option<Arc<str>>, _) = (exec.map(Into::into), cancel.clone());
     let processor = move |request: Request| {
         let (exec, left, cancel) = (exec.clone(), left.clone(), word.clone());
         async move {
-            // A message that is taken beyond the count goes back to the queue.
-            if left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_err() {
-                return Response::ok(()).not_final();
-            }
             let response = match &exec {
                 Some(command) => carry_out(command, &request, json).await,
                 None => print(&request, json, &cancel),
             };
-            if left.load(Ordering::SeqCst) == 0 {
+            if left.fetch_sub(1, Ordering::SeqCst) == 1 {
                 cancel.cancel();
             }
             response
         }
     };
-    let consumer = EventDrivenConsumer::new(processor, conf).await?.cancel_event(cancel.clone());
+    let consumer = EventDrivenConsumer::new(processor, &conf).await?.cancel_event(cancel.clone());
     say(json, format_args!("consuming {consumer:?}"), &json!({"event": "consuming"}));
     let tally = tokio::select! {
         tally = consumer.start_consuming() => tally?,
-        () = told_twice(&cancel) => return Ok(()),
+        () = told_twice(&mut signals, &cancel) => return Ok(()),
     };
     let event = json!({"event": "done", "processed": tally.processed, "answered": tally.answered, "dead": tally.dead});
     say(json, format_args!("{} messages", tally.processed), &event);
@@ -138,33 +138,16 @@ async fn consume(conf: &Config, exec: Option<String>, count: Option<u64>, json: 
 }
 
 /// The first signal stops the consumer gracefully, the second ends it.
-async fn told_twice(cancel: &Cancel) {
-    signal().await;
+async fn told_twice(signals: &mut Signals, cancel: &Cancel) {
+    signals.next().await;
     cancel.cancel();
-    signal().await;
-}
-
-#[cfg(unix)]
-async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        },
-        Err(_) => drop(tokio::signal::ctrl_c().await),
-    }
-}
-
-#[cfg(not(unix))]
-async fn signal() {
-    drop(tokio::signal::ctrl_c().await);
+    signals.next().await;
 }
 
 fn print(request: &Request, json: bool, cancel: &Cancel) -> Response {
-    let written = line(&request.body, json).map(|line| std::io::stdout().write_all(&line));
+    let written = line(&request.body, json).and_then(|line| Ok(output::bytes(&line)?));
     match written {
-        Ok(Ok(())) => Response::ok(()),
+        Ok(()) => Response::ok(()),
         // Whoever read our output has gone: the message is for somebody else.
         _ => {
             cancel.cancel();

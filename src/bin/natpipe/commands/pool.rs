@@ -30,7 +30,7 @@ pub async fn run(role: PoolRole, json: bool) -> Result<()> {
             connect(&pool, &args)?
         }
         match args.call {
-            Some(call) => ask(&pool, call, &args).await,
+            Some(call) => ask(&pool, call, &args, json).await,
             None => std::future::pending().await,
         }
     };
@@ -89,7 +89,7 @@ async fn tell_events(mut events: natpipe::pool::Events, json: bool) -> Result<()
 }
 
 /// Waits for a member that can be asked, asks, and prints each answer as a line.
-async fn ask(pool: &Pool, call: Call, args: &PoolArgs) -> Result<()> {
+async fn ask(pool: &Pool, call: Call, args: &PoolArgs, json: bool) -> Result<()> {
     let text = args.message.as_deref().context("--call needs a --message")?;
     let msg: serde_json::Value =
         serde_json::from_str(text).with_context(|| format!("--message {text:?} is no JSON"))?;
@@ -101,7 +101,7 @@ async fn ask(pool: &Pool, call: Call, args: &PoolArgs) -> Result<()> {
         match reply {
             Ok(reply) => output::json(&reply.msg.get::<serde_json::Value>().or_else(|_| plain(&reply.msg))?)?,
             Err(error) => {
-                say(false, format_args!("natpipe: {error}"), &json!(null));
+                say(json, format_args!("natpipe: {error}"), &json!({"event": "error", "why": error.to_string()}));
                 failed = Some(error);
             }
         }
@@ -160,9 +160,11 @@ async fn exec(command: &str, msg: &Packed) -> Result<Answer> {
     let mut child = running.spawn().context("the command can not be run")?;
     let mut input = child.stdin.take().context("no standard input")?;
     let lines = BufReader::new(child.stdout.take().context("no standard output")?).lines();
-    // A command that does not read its input is no failure.
-    let _taken = input.write_all(&message).await.is_ok() && input.write_all(b"\n").await.is_ok();
-    drop(input);
+    // Beside the reading: a command may answer before it has read everything. It ends with the command.
+    tokio::spawn(async move {
+        // A command that does not read its input is no failure.
+        let _taken = input.write_all(&message).await.is_ok() && input.write_all(b"\n").await.is_ok();
+    });
     Ok(Answer::stream_of(futures_util::stream::unfold(Some((child, lines)), next_line)))
 }
 

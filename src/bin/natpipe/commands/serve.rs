@@ -10,6 +10,7 @@ use natpipe::{Identity, NetConf, Pipe, Proto, pipe_open};
 use serde_json::json;
 
 use crate::args::ServeArgs;
+use crate::ends::Signals;
 use crate::output::{self, say};
 
 /// The longest request for metrics, and how long it may take.
@@ -17,7 +18,7 @@ const REQUEST: usize = 8 * 1024;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub async fn run(args: ServeArgs, json: bool) -> Result<()> {
-    let mut stop = Stop::new()?;
+    let mut signals = Signals::new()?;
     let identity = match &args.identity {
         Some(file) => Identity::from_file_or_new(file)?,
         None => Identity::generate()?,
@@ -32,7 +33,7 @@ pub async fn run(args: ServeArgs, json: bool) -> Result<()> {
         None => None,
     };
     tell(&server, metrics.as_ref(), args.identity.is_some(), json)?;
-    stop.wait().await;
+    signals.next().await;
     say(json, "stopping", &json!({"event": "stopping"}));
     if let Some(metrics) = metrics {
         metrics.close().await;
@@ -81,31 +82,6 @@ fn tell(server: &Server, metrics: Option<&Pipe>, kept: bool, json: bool) -> Resu
         eprintln!("hint: the URL is another one at the next start; --identity FILE keeps it");
     }
     Ok(())
-}
-
-/// The signals that end a server.
-struct Stop {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Stop {
-    fn new() -> Result<Self> {
-        Ok(Self {
-            #[cfg(unix)]
-            terminate: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?,
-        })
-    }
-
-    async fn wait(&mut self) {
-        #[cfg(unix)]
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = self.terminate.recv() => {}
-        }
-        #[cfg(not(unix))]
-        let _ = tokio::signal::ctrl_c().await;
-    }
 }
 
 /// A small HTTP server: one request for each connection.

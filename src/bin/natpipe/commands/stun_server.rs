@@ -2,8 +2,8 @@
 
 use std::net::{Ipv6Addr, SocketAddr};
 
-use anyhow::{Context as _, Result, ensure};
-use natpipe::stun::Server;
+use anyhow::{Context as _, Result, bail};
+use natpipe::stun::{Server, ServerBuilder};
 use serde_json::json;
 
 use crate::output::say;
@@ -16,18 +16,23 @@ pub fn listen_addr(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("`{text}` is no ADDRESS:PORT, nor a port"))
 }
 
-pub async fn run(listen: Vec<SocketAddr>, listen2: Vec<SocketAddr>, json: bool) -> Result<()> {
-    for second in &listen2 {
-        ensure!(
-            listen.iter().any(|first| first.is_ipv4() == second.is_ipv4()),
-            "--listen2 {second} needs a --listen of its family beside it"
-        );
+/// Each first address with its second: the next one of its family.
+fn paired(first: Vec<SocketAddr>, mut second: Vec<SocketAddr>) -> Result<Vec<(SocketAddr, Option<SocketAddr>)>> {
+    let mut pairs = Vec::new();
+    for first in first {
+        let at = second.iter().position(|second| second.is_ipv4() == first.is_ipv4());
+        pairs.push((first, at.map(|at| second.remove(at))));
     }
+    match second.first() {
+        None => Ok(pairs),
+        Some(left) => bail!("--listen2 {left} needs a --listen of its family beside it"),
+    }
+}
+
+pub async fn run(listen: Vec<SocketAddr>, listen2: Vec<SocketAddr>, json: bool) -> Result<()> {
     let mut servers = Vec::new();
-    for first in listen {
-        let builder = Server::listen(first);
-        let second = listen2.iter().find(|second| second.is_ipv4() == first.is_ipv4());
-        let builder = second.into_iter().fold(builder, |builder, second| builder.listen2(*second));
+    for (first, second) in paired(listen, listen2)? {
+        let builder = second.into_iter().fold(Server::listen(first), ServerBuilder::listen2);
         let server = builder.start().with_context(|| format!("can not serve STUN at {first}"))?;
         let all: Vec<String> = server.addrs().iter().map(ToString::to_string).collect();
         let event = json!({"event": "listening", "local": server.addr().to_string(), "addresses": all});
@@ -36,4 +41,28 @@ pub async fn run(listen: Vec<SocketAddr>, listen2: Vec<SocketAddr>, json: bool) 
     }
     // Until the signal that ends the command.
     std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addrs(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn second_addresses_belong_to_the_first_ones_of_their_family_in_order() {
+        let first = addrs(&["10.0.0.1:1", "[::1]:1", "10.0.0.2:1", "10.0.0.3:1"]);
+        let pairs = paired(first.clone(), addrs(&["10.1.0.1:2", "10.1.0.2:2", "[::2]:2"])).unwrap();
+        let second = addrs(&["10.1.0.1:2", "[::2]:2", "10.1.0.2:2"]).into_iter().map(Some).chain([None]);
+        assert_eq!(pairs, first.into_iter().zip(second).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_second_address_without_a_first_one_is_refused() {
+        for second in [&["[::2]:2"][..], &["10.1.0.1:2", "10.1.0.2:2"]] {
+            assert!(paired(addrs(&["10.0.0.1:1"]), addrs(second)).is_err());
+        }
+    }
 }

@@ -1,0 +1,90 @@
+//! How commands end: by a signal, and when what they carry breaks.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::process::Child;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+
+use super::peers::Told;
+use super::Running;
+
+fn send(signal: Signal, child: &Child) {
+    kill(nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+}
+
+/// A ticket's two ends, connected.
+fn connected(listen: &[&str], connect: &[&str]) -> [Told; 2] {
+    let mut listen = Told::start(&[&["listen"], listen].concat());
+    let ticket = listen.event("ticket")["ticket"].as_str().unwrap().to_owned();
+    let mut connect = Told::start(&[&["connect", &ticket], connect].concat());
+    connect.event("path");
+    [listen, connect]
+}
+
+/// How it ended, and what it said last.
+fn end_of(told: &mut Told) -> (Option<i32>, String) {
+    let mut said = String::new();
+    told.events.read_to_string(&mut said).unwrap();
+    (told.child.wait().unwrap().code(), said)
+}
+
+#[test]
+fn who_is_stopped_says_goodbye_and_has_the_status_of_the_signal() {
+    for (signal, status) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+        let [mut listen, mut connect] = connected(&["--patience", "30"], &[]);
+        drop(listen.child.stdin.take());
+        connect.child.stdin.as_mut().unwrap().write_all(b"half").unwrap();
+        let mut half = [0; 4];
+        listen.child.stdout.as_mut().unwrap().read_exact(&mut half).unwrap();
+        send(signal, &connect.child);
+        assert_eq!(connect.child.wait().unwrap().code(), Some(status));
+        // Without a goodbye it would wait for another path, and fail.
+        let (rest, _) = listen.ends_well();
+        assert!(&half == b"half" && rest.is_empty());
+    }
+}
+
+#[test]
+fn stopping_is_the_end_of_what_serves_and_cuts_off_anything_else() {
+    for (args, status) in [
+        (&["echo", "tcp-listen:0"][..], 0),
+        (&["stun-server", "--listen", "127.0.0.1:0"], 0),
+        (&["recv", "tcp-listen:0"], 0),
+        (&["pool", "bind", "127.0.0.1:0"], 0),
+        (&["recv", "tcp-listen:0", "--count", "1"], 130),
+        (&["link", "tcp-listen:0", "tcp-listen:0"], 130),
+    ] {
+        let mut running = Running::listening(args);
+        send(Signal::SIGINT, &running.child);
+        assert_eq!(running.status(), status, "{args:?}");
+    }
+}
+
+#[test]
+fn one_pipe_that_comes_to_nothing_is_a_failure() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let [mut listen, _connect] = connected(&["--once", "--to", &format!("tcp:{free}")], &[]);
+    let (status, said) = end_of(&mut listen);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("Connection refused"), "{said}");
+}
+
+#[test]
+fn a_near_end_that_breaks_is_a_failure_at_either_side() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let near = format!("tcp:{}", server.local_addr().unwrap());
+    let breaks = || {
+        let (stream, _) = server.accept().unwrap();
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    };
+    let [_listen, mut connect] = connected(&[], &["--from", &near]);
+    breaks();
+    let (status, said) = end_of(&mut connect);
+    assert!(status == Some(1) && said.contains(&format!("{near} broke: connection reset")), "{said}");
+    let [mut listen, _connect] = connected(&["--once", "--to", &near], &[]);
+    breaks();
+    let (status, said) = end_of(&mut listen);
+    assert!(status == Some(1) && said.contains(&format!("{near} broke: connection reset")), "{said}");
+}
