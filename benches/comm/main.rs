@@ -28,6 +28,8 @@ const CONFIRMED: usize = 20_000;
 const UNCONFIRMED: usize = 50_000;
 const ALONE: usize = 1500;
 const TOGETHER: usize = 15_000;
+const SURE: &str = "pushes, confirmed, 64 at a time";
+const UNSURE: &str = "pushes, not confirmed";
 /// Messages or calls on their way at a time.
 const FLYING: usize = 64;
 
@@ -35,13 +37,13 @@ fn main() {
     let broker = Broker::start();
     let runtime = Runtime::new().unwrap();
     let only: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let rounds = only.iter().find_map(|arg| arg.parse().ok()).unwrap_or(ROUNDS);
+    let rounds = table::rounds(only.iter().find_map(|arg| arg.parse().ok()).unwrap_or(ROUNDS));
     let plays: Vec<&String> =
         only.iter().filter(|arg| !arg.starts_with('=') && arg.parse::<usize>().is_err()).collect();
-    let wanted = |what: &str| plays.is_empty() || plays.iter().any(|name| what.contains(name.as_str()));
-    if wanted("confirmed") {
+    let wanted = |title: &str| plays.is_empty() || plays.iter().any(|part| title.contains(part.as_str()));
+    if wanted(SURE) {
         table::compare(
-            "pushes, confirmed, 64 at a time",
+            SURE,
             "a second",
             rounds,
             &mut [
@@ -51,9 +53,9 @@ fn main() {
             ],
         );
     }
-    if wanted("unconfirmed") {
+    if wanted(UNSURE) {
         table::compare(
-            "pushes, not confirmed",
+            UNSURE,
             "a second",
             rounds,
             &mut [
@@ -139,6 +141,8 @@ impl Costs {
                 "  {name:<34} {median:>8.0} [{min:.0} – {max:.0}]  {ratio:.3}   a call: {cpu:.1} us CPU, {sleeps:.2} sleeps"
             );
         }
+        let rates: Vec<(&str, &[f64])> = self.taken.iter().map(|(name, [rates, ..])| (&name[..], &rates[..])).collect();
+        table::judge(title, &rates);
     }
 }
 
