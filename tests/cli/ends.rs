@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 
-use super::peers::Told;
 use super::Running;
+use super::peers::Told;
 
 fn send(signal: Signal, child: &Child) {
     kill(nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();

@@ -60,11 +60,12 @@ pub fn bytes(bytes: &[u8]) -> Result<(), OutputError> {
 
 /// Says something to the person: a sentence, or with `--json` an event, on standard error.
 pub fn say(json: bool, sentence: impl std::fmt::Display, event: &impl Serialize) {
-    if !json {
-        eprintln!("{sentence}");
-    } else if let Ok(line) = serde_json::to_string(event) {
-        eprintln!("{line}");
-    }
+    // Nobody has to listen: `eprintln!` would panic where nobody does.
+    let mut out = io::stderr();
+    let _ = match serde_json::to_string(event) {
+        Ok(line) if json => writeln!(out, "{line}"),
+        _ => writeln!(out, "{sentence}"),
+    };
 }
 
 #[cfg(test)]
