@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use super::frame::{Address, Frame, Why};
 use super::serve::Server;
 use crate::base::task::Nursery;
-use crate::comm::memory::Broker;
+use crate::comm::memory::{Broker, OnItsWay};
 use crate::comm::{CommunicationError, Config, Payload};
 use crate::pipe::Pipe;
 
@@ -36,6 +36,9 @@ enum Outcome {
     Answer(Payload),
     Refused(Why, String),
 }
+
+/// What is said to a message; an answer is on its way until it is written.
+pub(super) type Reply = (Frame, Option<OnItsWay>);
 
 /// Who waits for which outcome; `None` when the pipe has ended.
 type Pending = Mutex<Option<HashMap<u64, oneshot::Sender<Outcome>>>>;
@@ -63,7 +66,7 @@ impl Link {
         let pending = Arc::new(Mutex::new(Some(HashMap::new())));
         let mut tasks = Nursery::new(&Handle::current());
         // There is room, as nothing else was sent yet.
-        let _ = replies.try_send(Frame::Hello);
+        let _ = replies.try_send((Frame::Hello, None));
         tasks.begin(write(pipe.clone(), answers, frames));
         let reader = Reader { pipe: pipe.clone(), pending: pending.clone(), greets, max_body };
         tasks.begin(reader.run(Server::new(broker, replies), target.clone()));
@@ -212,24 +215,26 @@ fn address(conf: &Config, key: &str) -> Result<Address, CommunicationError> {
 }
 
 /// Writes what waits, answers first, several frames in one piece.
-async fn write(pipe: Pipe, mut answers: mpsc::Receiver<Frame>, mut frames: mpsc::Receiver<Frame>) {
-    let mut piece = BytesMut::new();
+async fn write(pipe: Pipe, mut answers: mpsc::Receiver<Reply>, mut frames: mpsc::Receiver<Frame>) {
+    let (mut piece, mut on_their_way) = (BytesMut::new(), Vec::new());
     loop {
-        let first = tokio::select! {
+        let mut next = tokio::select! {
             biased;
-            Some(answer) = answers.recv() => answer,
-            Some(frame) = frames.recv() => frame,
+            Some(answer) = answers.recv() => Some(answer),
+            Some(frame) = frames.recv() => Some((frame, None)),
             else => return,
         };
-        first.write(&mut piece);
-        while piece.len() < PIECE {
-            let Some(frame) = answers.try_recv().ok().or_else(|| frames.try_recv().ok()) else { break };
+        while let Some((frame, on_its_way)) = next {
             frame.write(&mut piece);
+            on_their_way.extend(on_its_way);
+            let waits = piece.len() < PIECE;
+            next = waits.then(|| answers.try_recv().ok().or_else(|| Some((frames.try_recv().ok()?, None)))).flatten();
         }
         if let Err(error) = pipe.send(&piece).await {
             tracing::debug!(%error, "the pipe takes nothing more");
             return;
         }
+        on_their_way.clear();
         // A single long body does not keep its memory.
         if piece.capacity() > 4 * PIECE { piece = BytesMut::new() } else { piece.clear() }
     }

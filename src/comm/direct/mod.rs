@@ -17,6 +17,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use super::memory::{Broker, MemoryInlet};
 use super::{Backend, Boxed, CommunicationError, Config, ConfigError, Counters, Inlet, Job, Outlet, Payload};
@@ -95,15 +96,25 @@ impl Backend for Direct {
         Box::pin(async move {
             let server = self.server(conf).await?;
             let inlet = MemoryInlet::open(server.broker().clone(), conf, counters)?;
-            Ok(Box::new(Served { inlet, _server: server }) as Box<dyn Inlet>)
+            Ok(Box::new(Served { inlet, server }) as Box<dyn Inlet>)
         })
+    }
+}
+
+/// Answers that were given are written before a consumer's pipes end, if that takes no longer.
+const WRITTEN: Duration = Duration::from_secs(2);
+
+async fn close(inlet: &mut MemoryInlet, broker: &Broker) {
+    inlet.close().await;
+    if timeout(WRITTEN, broker.answers().none()).await.is_err() {
+        tracing::debug!("who called does not take its answer");
     }
 }
 
 /// A consumer that keeps its server listening.
 struct Served {
     inlet: MemoryInlet,
-    _server: Arc<Server>,
+    server: Arc<Server>,
 }
 
 impl Inlet for Served {
@@ -116,7 +127,7 @@ impl Inlet for Served {
     }
 
     fn close(&mut self) -> Boxed<'_, ()> {
-        self.inlet.close()
+        Box::pin(close(&mut self.inlet, self.server.broker()))
     }
 }
 
@@ -155,10 +166,10 @@ impl Backend for OverPipe {
         conf: &'a Config,
         counters: Counters,
     ) -> Boxed<'a, Result<Box<dyn Inlet>, CommunicationError>> {
-        let link = self.link.clone();
+        let (link, broker) = (self.link.clone(), self.broker.clone());
         Box::pin(async move {
-            let inlet = MemoryInlet::open(self.broker.clone(), conf, counters)?;
-            Ok(Box::new(OnLink { inlet, _link: link }) as Box<dyn Inlet>)
+            let inlet = MemoryInlet::open(broker.clone(), conf, counters)?;
+            Ok(Box::new(OnLink { inlet, broker, _link: link }) as Box<dyn Inlet>)
         })
     }
 }
@@ -166,6 +177,7 @@ impl Backend for OverPipe {
 /// A consumer that keeps its pipe open.
 struct OnLink {
     inlet: MemoryInlet,
+    broker: Arc<Broker>,
     _link: Arc<Link>,
 }
 
@@ -179,7 +191,7 @@ impl Inlet for OnLink {
     }
 
     fn close(&mut self) -> Boxed<'_, ()> {
-        self.inlet.close()
+        Box::pin(close(&mut self.inlet, &self.broker))
     }
 }
 

@@ -7,22 +7,23 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::frame::{Address, Frame, Why};
+use super::link::Reply;
 use super::link::WINDOW;
 use crate::base::task::Nursery;
-use crate::comm::memory::{Broker, Properties, ReplyTo, Stored};
+use crate::comm::memory::{Answer, Broker, Properties, ReplyTo, Stored};
 use crate::comm::{CommunicationError, Payload};
 
 /// The queues of this end, as the other end sees them.
 pub(super) struct Server {
     broker: Arc<Broker>,
-    replies: mpsc::Sender<Frame>,
+    replies: mpsc::Sender<Reply>,
     /// Calls that are not yet answered.
     calls: HashMap<u64, ReplyTo>,
     answering: Nursery<u64>,
 }
 
 impl Server {
-    pub(super) fn new(broker: Arc<Broker>, replies: mpsc::Sender<Frame>) -> Self {
+    pub(super) fn new(broker: Arc<Broker>, replies: mpsc::Sender<Reply>) -> Self {
         Self { broker, replies, calls: HashMap::new(), answering: Nursery::new(&Handle::current()) }
     }
 
@@ -50,7 +51,7 @@ impl Server {
             return Err("more calls at a time than were agreed");
         }
         let (sender, answer) = oneshot::channel();
-        let reply = ReplyTo::new(sender);
+        let reply = ReplyTo::new(sender, self.broker.answers().clone());
         let stored = Stored { payload, reply: Some(reply.clone()), tries: 0, redelivered: false };
         if let Err(error) = self.store(to, &stored) {
             return self.reply(refusal(id, &error));
@@ -76,18 +77,18 @@ impl Server {
     }
 
     fn reply(&self, frame: Frame) -> Result<(), &'static str> {
-        self.replies.try_send(frame).map_err(|_| "more messages at a time than were agreed")
+        self.replies.try_send((frame, None)).map_err(|_| "more messages at a time than were agreed")
     }
 }
 
 /// Sends the answer to a call; there is none when its caller gives up, or its message is lost with its queue.
-async fn await_answer(id: u64, answer: oneshot::Receiver<Payload>, replies: mpsc::Sender<Frame>) -> u64 {
-    let frame = match answer.await {
-        Ok(answer) => Frame::Answer(id, answer),
-        Err(_) => Frame::Refused(id, Why::NotFound, "answer: the queue is gone".to_owned()),
+async fn await_answer(id: u64, answer: oneshot::Receiver<Answer>, replies: mpsc::Sender<Reply>) -> u64 {
+    let reply = match answer.await {
+        Ok((answer, on_its_way)) => (Frame::Answer(id, answer), Some(on_its_way)),
+        Err(_) => (Frame::Refused(id, Why::NotFound, "answer: the queue is gone".to_owned()), None),
     };
     // A pipe that has ended takes no answers.
-    let _ = replies.send(frame).await;
+    let _ = replies.send(reply).await;
     id
 }
 

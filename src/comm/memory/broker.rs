@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
+use super::answers::{Answers, ReplyTo};
 use super::queue::Queue;
 use crate::comm::{CommunicationError, Payload};
 
@@ -18,31 +19,6 @@ const UNATTENDED: usize = 256 << 20;
 pub(crate) struct Properties {
     pub(crate) auto_delete: bool,
     pub(crate) durable: bool,
-}
-
-/// Where the answer goes. The first one that comes is the answer.
-#[derive(Clone, Debug)]
-pub(crate) struct ReplyTo(Arc<Mutex<Option<oneshot::Sender<Payload>>>>);
-
-impl ReplyTo {
-    pub(crate) fn new(sender: oneshot::Sender<Payload>) -> Self {
-        Self(Arc::new(Mutex::new(Some(sender))))
-    }
-
-    /// False when nobody waits any more.
-    pub(crate) fn answer(&self, answer: Payload) -> bool {
-        let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        sender.is_some_and(|sender| sender.send(answer).is_ok())
-    }
-
-    /// Nobody waits any more.
-    pub(crate) fn give_up(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-    }
-
-    fn is_gone(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_none_or(oneshot::Sender::is_closed)
-    }
 }
 
 #[derive(Clone, Debug)]
@@ -73,7 +49,10 @@ struct State {
 
 /// A broker in memory.
 #[derive(Debug)]
-pub(crate) struct Broker(Mutex<State>);
+pub(crate) struct Broker {
+    state: Mutex<State>,
+    answers: Answers,
+}
 
 impl Default for Broker {
     fn default() -> Self {
@@ -91,11 +70,17 @@ enum Published {
 impl Broker {
     /// One that may have so many queues; with none it refuses everything.
     pub(crate) fn with_queues(limit: usize) -> Self {
-        Self(Mutex::new(State { limit, queues: HashMap::new(), bindings: HashMap::new() }))
+        let state = Mutex::new(State { limit, queues: HashMap::new(), bindings: HashMap::new() });
+        Self { state, answers: Answers::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those to calls of its messages that are on their way.
+    pub(crate) fn answers(&self) -> &Answers {
+        &self.answers
     }
 
     pub(crate) fn declare(&self, name: &str, properties: Properties) -> Result<(), CommunicationError> {

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::broker::{Broker, Properties, ReplyTo, Stored};
+use super::answers::ReplyTo;
+use super::broker::{Broker, Properties, Stored};
 use crate::comm::{Boxed, CommunicationError, Config, Counters, Fate, Inlet, Job, Outlet, Payload, Settle};
 
 impl Properties {
@@ -38,9 +39,10 @@ pub(crate) async fn call(
 ) -> Result<Payload, CommunicationError> {
     declare(broker, conf, key)?;
     let (sender, answer) = oneshot::channel();
-    let message = Stored { payload, reply: Some(ReplyTo::new(sender)), tries: 0, redelivered: false };
+    let reply = Some(ReplyTo::new(sender, broker.answers().clone()));
+    let message = Stored { payload, reply, tries: 0, redelivered: false };
     broker.publish(&conf.exchange, key, message).await?;
-    answer.await.map_err(|_| CommunicationError::Lost {
+    answer.await.map(|(answer, _)| answer).map_err(|_| CommunicationError::Lost {
         target: conf.protocol.clone(),
         sent: true,
         why: "the queue is gone".to_owned(),

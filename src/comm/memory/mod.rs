@@ -1,10 +1,11 @@
 //! A broker in this process, with the semantics of the one outside: so that programs and their tests
 //! run with no broker at all.
 //!
-//! `queue` decides what a queue holds and gives, `broker` waits for room and for messages, `ends` are what producers and
+//! `queue` decides what a queue holds and gives, `answers` counts what goes back to callers, `broker` waits for room and for messages, `ends` are what producers and
 //! consumers hold. It declares, routes, confirms, limits, redelivers, retries and buries the dead as AMQP
 //! does; it forgets everything with the process, so `durable` is compared and means no more.
 
+mod answers;
 mod broker;
 mod ends;
 mod queue;
@@ -12,7 +13,8 @@ mod queue;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub(super) use broker::{Broker, Properties, ReplyTo, Stored};
+pub(super) use answers::{Answer, OnItsWay, ReplyTo};
+pub(super) use broker::{Broker, Properties, Stored};
 pub(super) use ends::MemoryInlet;
 
 use super::{Backend, Boxed, CommunicationError, Config, Counters, Inlet, Outlet};
