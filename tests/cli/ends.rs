@@ -75,16 +75,19 @@ fn one_pipe_that_comes_to_nothing_is_a_failure() {
 fn a_near_end_that_breaks_is_a_failure_at_either_side() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let near = format!("tcp:{}", server.local_addr().unwrap());
-    let breaks = || {
-        let (stream, _) = server.accept().unwrap();
+    // What the other end says has come: both have opened it.
+    let breaks = |other: &mut Told| {
+        let (mut stream, _) = server.accept().unwrap();
+        other.child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        stream.read_exact(&mut [0]).unwrap();
         socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
     };
-    let [_listen, mut connect] = connected(&[], &["--from", &near]);
-    breaks();
+    let [mut listen, mut connect] = connected(&[], &["--from", &near]);
+    breaks(&mut listen);
     let (status, said) = end_of(&mut connect);
     assert!(status == Some(1) && said.contains(&format!("{near} broke: connection reset")), "{said}");
-    let [mut listen, _connect] = connected(&["--once", "--to", &near], &[]);
-    breaks();
+    let [mut listen, mut connect] = connected(&["--once", "--to", &near], &[]);
+    breaks(&mut connect);
     let (status, said) = end_of(&mut listen);
     assert!(status == Some(1) && said.contains(&format!("{near} broke: connection reset")), "{said}");
 }
