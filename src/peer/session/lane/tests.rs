@@ -11,6 +11,14 @@ fn payloads(out: &mut Outgoing) -> Vec<u8> {
     std::iter::from_fn(|| out.poll_transmit()).map(|record| record.payload[0]).collect()
 }
 
+/// So many that are kept, and the path in use was given the first few.
+fn given(kept: u8, given: usize) -> Outgoing {
+    let mut out = Outgoing::default();
+    (0..kept).for_each(|n| out.push(record(n)));
+    (0..given).for_each(|_| drop(out.poll_transmit()));
+    out
+}
+
 #[test]
 fn a_new_path_gets_what_the_other_end_lacks_and_nothing_else() {
     let mut out = Outgoing::default();
@@ -96,9 +104,7 @@ fn with_its_number_no_record_is_sent_that_the_other_end_has_and_all_others_are_a
 
 #[test]
 fn while_a_new_path_catches_up_the_one_before_goes_on() {
-    let mut out = Outgoing::default();
-    (0..6).for_each(|n| out.push(record(n)));
-    (0..4).for_each(|_| drop(out.poll_transmit()));
+    let mut out = given(6, 4);
     out.hand_over(1).unwrap();
     assert!(out.is_handing_over());
     assert_eq!((out.next_number(), out.next_number_before()), (Some(1), Some(4)));
@@ -117,9 +123,7 @@ fn while_a_new_path_catches_up_the_one_before_goes_on() {
 
 #[test]
 fn a_new_path_that_stays_slower_goes_on_behind_the_one_before_and_has_all_of_it_when_that_dies() {
-    let mut out = Outgoing::default();
-    (0..8).for_each(|n| out.push(record(n)));
-    (0..5).for_each(|_| drop(out.poll_transmit()));
+    let mut out = given(8, 5);
     out.hand_over(1).unwrap();
     assert_eq!(out.poll_transmit().unwrap().payload[0], 1);
     out.cut_handover();
@@ -135,9 +139,7 @@ fn a_new_path_that_stays_slower_goes_on_behind_the_one_before_and_has_all_of_it_
 
 #[test]
 fn a_path_that_takes_over_in_the_midst_of_a_handover_begins_with_all_that_is_not_known() {
-    let mut out = Outgoing::default();
-    (0..6).for_each(|n| out.push(record(n)));
-    (0..4).for_each(|_| drop(out.poll_transmit()));
+    let mut out = given(6, 4);
     out.hand_over(1).unwrap();
     (0..2).for_each(|_| drop(out.poll_transmit()));
     out.hand_over(2).unwrap();
@@ -151,9 +153,7 @@ fn a_path_that_takes_over_in_the_midst_of_a_handover_begins_with_all_that_is_not
 
 #[test]
 fn what_a_path_was_to_send_again_and_did_not_is_sent_when_another_takes_over() {
-    let mut out = Outgoing::default();
-    (0..8).for_each(|n| out.push(record(n)));
-    (0..5).for_each(|_| drop(out.poll_transmit()));
+    let mut out = given(8, 5);
     out.hand_over(1).unwrap();
     assert_eq!(out.poll_transmit().unwrap().payload[0], 1);
     out.cut_handover();
@@ -168,9 +168,7 @@ fn what_a_path_was_to_send_again_and_did_not_is_sent_when_another_takes_over() {
 
 #[test]
 fn what_rests_on_a_path_is_not_counted_on_when_a_third_one_takes_over() {
-    let mut out = Outgoing::default();
-    (0..6).for_each(|n| out.push(record(n)));
-    (0..4).for_each(|_| drop(out.poll_transmit()));
+    let mut out = given(6, 4);
     out.hand_over(0).unwrap();
     assert_eq!(out.poll_transmit().unwrap().payload[0], 0);
     out.cut_handover();
