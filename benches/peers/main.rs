@@ -24,7 +24,7 @@ const ROUNDS: usize = 7;
 
 /// What is sent over UDP and over TCP, MiB.
 const UDP: usize = 192;
-const TCP: usize = 768;
+const TCP: usize = 3072;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::Notify;
 
 use super::buffers::WORTH;
-use super::drive::{Shared, something_to_say};
+use super::drive::Shared;
 use super::outlet::{Inlet, Outlet};
 use super::path::PathId;
 use super::record::{HEADER, Kind, Record, next_header, next_record};
@@ -72,13 +72,13 @@ async fn both_ways(shared: &Shared, id: PathId, carrier: Carrier, bell: &Notify)
             let outlet = Arc::new(Outlet::new(stream));
             shared.take_outlet(id, &outlet);
             tokio::select! {
-                ended = read_stream(shared, id, Inlet(outlet.clone())) => ended,
+                ended = read_stream(shared, id, Inlet(outlet.clone()), Some((&outlet, bell))) => ended,
                 ended = write_stream(shared, id, &outlet, bell) => ended,
             }
         }
         Carrier::Quic { connection, send, recv, .. } => {
             let ended = tokio::select! {
-                ended = read_stream(shared, id, recv) => ended,
+                ended = read_stream(shared, id, recv, None) => ended,
                 ended = write_quic(shared, id, send, bell) => ended,
                 ended = read_datagrams(shared, id, &connection) => ended,
             };
@@ -88,7 +88,13 @@ async fn both_ways(shared: &Shared, id: PathId, carrier: Carrier, bell: &Notify)
     }
 }
 
-async fn read_stream(shared: &Shared, id: PathId, mut read: impl AsyncRead + Unpin) -> io::Result<()> {
+/// With an outlet what there is to say to what comes is written at once: to wake the own task would have another thread take it up.
+async fn read_stream(
+    shared: &Shared,
+    id: PathId,
+    mut read: impl AsyncRead + Unpin,
+    outlet: Option<(&Outlet, &Notify)>,
+) -> io::Result<()> {
     let (mut received, mut records, buffers) = (BytesMut::new(), Vec::new(), shared.buffers());
     let (mut room, mut heard) = (ROOM, Instant::now());
     loop {
@@ -105,7 +111,7 @@ async fn read_stream(shared: &Shared, id: PathId, mut read: impl AsyncRead + Unp
                 Err(error) => return refused(shared, error),
             }
         }
-        hand_on(shared, id, &mut records)?;
+        hand_on(shared, id, &mut records, outlet)?;
         // `next_record` has looked at it.
         if let Ok(Some((kind, channel, len))) = next_header(&received)
             && len >= WORTH
@@ -123,7 +129,7 @@ async fn read_stream(shared: &Shared, id: PathId, mut read: impl AsyncRead + Unp
             records.push(Record { kind, channel, payload: buffers.lend(payload) });
             // Another one may follow; of that nothing should have to be moved.
             room = HEADER;
-            hand_on(shared, id, &mut records)?;
+            hand_on(shared, id, &mut records, outlet)?;
         }
     }
 }
@@ -137,45 +143,59 @@ fn hear(shared: &Shared, id: PathId, told: &mut Instant) {
 }
 
 /// What has come is not to wait for what is yet to come.
-fn hand_on(shared: &Shared, id: PathId, records: &mut Vec<Record>) -> io::Result<()> {
+fn hand_on(
+    shared: &Shared,
+    id: PathId,
+    records: &mut Vec<Record>,
+    outlet: Option<(&Outlet, &Notify)>,
+) -> io::Result<()> {
     if records.is_empty() {
         return Ok(());
     }
-    shared.handle(id, records).or_else(|error| refused(shared, error))
+    let Some((outlet, bell)) = outlet else {
+        return shared.handle(id, records).or_else(|error| refused(shared, error));
+    };
+    let says = shared.handle_and_ask(id, records).or_else(|error| refused(shared, error))?;
+    if says && !outlet.try_drain(shared, id) {
+        bell.notify_one();
+    }
+    Ok(())
 }
 
-fn refused(shared: &Shared, error: super::ProtocolError) -> io::Result<()> {
+fn refused<T>(shared: &Shared, error: super::ProtocolError) -> io::Result<T> {
     shared.refuse(error);
     Err(io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 async fn write_stream(shared: &Shared, id: PathId, outlet: &Outlet, bell: &Notify) -> io::Result<()> {
-    let mut anyway = false;
     loop {
-        outlet.drain(shared, id, anyway).await?;
-        if shared.has_ended() {
+        // The last word says what was heard.
+        let ended = shared.has_ended();
+        outlet.drain(shared, id, ended).await?;
+        if ended {
             return outlet.shut_down().await;
         }
-        anyway = something_to_say(shared, id, bell).await || shared.has_ended();
+        bell.notified().await;
     }
 }
 
 /// The payloads go as they are.
 async fn write_quic(shared: &Shared, id: PathId, mut send: quinn::SendStream, bell: &Notify) -> io::Result<()> {
-    let (mut records, mut chunks, mut anyway) = (Vec::<Record>::new(), Vec::<Bytes>::new(), false);
+    let (mut records, mut chunks) = (Vec::<Record>::new(), Vec::<Bytes>::new());
     loop {
-        shared.fill(id, anyway, &mut records);
+        // The last word says what was heard.
+        let ended = shared.has_ended();
+        shared.fill(id, ended, &mut records);
         if records.is_empty() {
-            if shared.has_ended() {
+            if ended {
                 send.finish()?;
                 // Until it has arrived.
                 send.stopped().await?;
                 return Ok(());
             }
-            anyway = something_to_say(shared, id, bell).await || shared.has_ended();
+            bell.notified().await;
             continue;
         }
-        anyway = false;
         for record in records.drain(..) {
             chunks.push(Bytes::copy_from_slice(&record.header()));
             if !record.payload.is_empty() {

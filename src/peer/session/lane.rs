@@ -1,6 +1,7 @@
 //! Decides: numbered records that survive the loss of a path: what to send again, and what was had before.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
 
 use super::ProtocolError;
 use super::record::Record;
@@ -18,6 +19,9 @@ const FLOOD: usize = 1 << 20;
 /// Bytes received after which an acknowledgement goes out even though nothing else does: each wakes the other end, whose thread it
 /// takes from those that write.
 const ACK_AFTER: usize = UNACKNOWLEDGED / 8;
+
+/// An acknowledgement alone waits this long for company.
+pub(super) const ALONE: Duration = Duration::from_millis(10);
 
 /// Bytes that are held because they came before others, which took a slower path: no honest end sends more that is not
 /// acknowledged.
@@ -249,6 +253,10 @@ pub(crate) struct Incoming {
     acknowledged: u64,
     /// Something came again: the other end does not know that it was here.
     repeated: bool,
+    /// When an acknowledgement goes alone.
+    alone: Option<Instant>,
+    /// That time has come.
+    overdue: bool,
     /// What came before its turn, by number.
     held: BTreeMap<u64, Record>,
     held_bytes: usize,
@@ -286,14 +294,30 @@ impl Incoming {
         Some(record)
     }
 
-    /// True when the other end waits for nothing else to be told.
+    /// True when the other end is to be told even though there is nothing else to say.
     pub(crate) fn ack_is_due(&self) -> bool {
-        self.unacknowledged >= ACK_AFTER
+        self.unacknowledged >= ACK_AFTER || self.overdue
     }
 
     /// True when something was received that was not acknowledged yet.
-    pub(crate) fn owes_ack(&self) -> bool {
+    fn owes_ack(&self) -> bool {
         self.acknowledged != self.expected || self.repeated
+    }
+
+    /// Something may have come: the time begins after which it is acknowledged alone.
+    pub(crate) fn count(&mut self, now: Instant) {
+        if self.alone.is_none() && self.owes_ack() {
+            self.alone = Some(now + ALONE);
+        }
+    }
+
+    /// When an acknowledgement is due that is not due yet.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.alone.filter(|_| !self.overdue)
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.overdue |= self.alone.is_some_and(|due| now >= due);
     }
 
     /// The acknowledgement to send now, where there is something new to say.
@@ -301,9 +325,9 @@ impl Incoming {
         if !self.owes_ack() {
             return None;
         }
-        self.repeated = false;
         self.acknowledged = self.expected;
         self.unacknowledged = 0;
+        (self.repeated, self.overdue, self.alone) = (false, false, None);
         Some(self.expected)
     }
 

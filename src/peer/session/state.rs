@@ -95,6 +95,8 @@ pub(crate) struct State {
     /// What is known to the other end only after an `Ack` goes out.
     ack_now: bool,
     pub(super) buffers: Buffers,
+    /// When those that nobody wanted were given back.
+    pub(super) rested: Instant,
     channels: BTreeMap<u32, Channel>,
     next_channel: u32,
     /// The highest channel that the other end has opened.
@@ -130,6 +132,7 @@ impl State {
             incoming: Incoming::default(),
             ack_now: false,
             buffers: Buffers::default(),
+            rested: now,
             channels: BTreeMap::new(),
             next_channel: if role == Role::Caller { 1 } else { 2 },
             highest_theirs: 0,
@@ -180,6 +183,7 @@ impl State {
             while let Some(record) = self.incoming.poll_due() {
                 self.handle_numbered(record)?;
             }
+            self.incoming.count(now);
             return Ok(());
         }
         match record.kind {
@@ -413,8 +417,7 @@ impl State {
         self.spreads() || self.outgoing.is_handing_over()
     }
 
-    /// True when a batch would say something on this path; an acknowledgement alone waits for company,
-    /// or for `ack_is_due`.
+    /// True when a batch would say something on this path; an acknowledgement alone waits for company, and not for long.
     pub(crate) fn has_output(&self, id: PathId) -> bool {
         let Some(path) = self.paths.get(&id) else { return false };
         let kept = |turn| match turn {
@@ -425,11 +428,6 @@ impl State {
         path.has_control()
             || self.turn(id, path).is_some_and(lane)
             || (self.active == Some(id) && (self.incoming.ack_is_due() || self.must_say_close()))
-    }
-
-    /// True when received records wait for an acknowledgement.
-    pub(crate) fn owes_ack(&self) -> bool {
-        self.incoming.owes_ack()
     }
 
     /// The next record for this path.

@@ -23,6 +23,9 @@ const STEADY: Duration = Duration::from_secs(2);
 /// same.
 const HANDOVER: Duration = Duration::from_secs(2);
 
+/// Buffers are kept this long after the last time that they were wanted, at least.
+const REST: Duration = Duration::from_secs(1);
+
 /// A timer that comes this much late says that this machine slept, or that this program was not let run.
 const STILL: Duration = Duration::from_secs(2);
 
@@ -181,6 +184,7 @@ impl State {
         }
         self.spare_few();
         self.incoming.resume();
+        self.incoming.count(now);
         match self.before {
             // Each path still carries what was given to it.
             _ if self.spreads() => self.handle_ack(expected),
@@ -258,7 +262,8 @@ impl State {
 
     /// Something came on a path, which is no whole record yet.
     pub(crate) fn handle_heard(&mut self, id: PathId, now: Instant) {
-        if let Some(path) = self.paths.get_mut(&id) {
+        // A greeting is too short to come in parts for long.
+        if let Some(path) = self.paths.get_mut(&id).filter(|path| path.greeted) {
             path.pulse.handle_heard(now);
         }
     }
@@ -289,12 +294,18 @@ impl State {
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let handover = self.before.filter(|_| self.outgoing.is_handing_over()).map(|(_, due)| due);
-        self.paths.values().map(|path| path.pulse.poll_timeout()).chain(handover).min()
+        let ack = self.active.and_then(|_| self.incoming.poll_timeout());
+        self.paths.values().map(|path| path.pulse.poll_timeout()).chain(handover).chain(ack).min()
     }
 
-    /// Asks quiet paths, doubts silent ones, and gives up dead ones. `armed` is when this was to be called.
+    /// Asks quiet paths, doubts silent ones, gives up dead ones, and has an acknowledgement go alone. `armed` is when this was to be
+    /// called.
     pub(crate) fn handle_timeout(&mut self, armed: Instant, now: Instant) {
-        self.buffers.rest();
+        self.incoming.handle_timeout(now);
+        if now >= self.rested + REST {
+            self.rested = now;
+            self.buffers.rest();
+        }
         let since = self.since;
         if now >= armed + STILL {
             self.paths.values_mut().for_each(|path| path.pulse.handle_still(now));

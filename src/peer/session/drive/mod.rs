@@ -27,7 +27,6 @@ use crate::base::task as tasks;
 use crate::key::PeerId;
 use crate::peer::{PathInfo, PathKind};
 use task::run;
-pub(super) use task::something_to_say;
 
 /// Paths that wait to be taken up by the session's task.
 const NEW_PATHS: usize = 8;
@@ -128,8 +127,6 @@ pub(super) struct Inner {
     refusals: u32,
     /// When the session's task wakes by itself.
     armed: Instant,
-    /// The path that was told that an acknowledgement is due there.
-    owing: Option<PathId>,
     ended: Option<Ended>,
 }
 
@@ -181,7 +178,6 @@ impl Shared {
             next_move: None,
             refusals: 0,
             armed: now,
-            owing: None,
             ended: None,
         };
         let shared = Arc::new(Self {
@@ -248,7 +244,6 @@ impl Shared {
                 line.bell.notify_one();
             }
         }
-        inner.ring_for_ack();
         if inner.state.is_over() || inner.is_due_sooner() {
             self.bell.notify_one();
         }
@@ -460,12 +455,6 @@ impl Shared {
         });
     }
 
-    /// True when something was received that the other end has not been told of.
-    pub(super) fn owes_ack(&self, id: PathId) -> bool {
-        let inner = self.lock();
-        inner.state.active() == Some(id) && inner.state.owes_ack()
-    }
-
     /// True when a path has only to say what is left.
     pub(super) fn has_ended(&self) -> bool {
         self.lock().ended.is_some()
@@ -473,10 +462,12 @@ impl Shared {
 
     /// Records that came on a path.
     pub(super) fn handle(&self, id: PathId, records: &mut Vec<Record>) -> Result<(), ProtocolError> {
-        self.with(|inner| {
-            let now = Instant::now();
-            records.drain(..).try_for_each(|record| inner.state.handle_record(id, record, now))
-        })
+        self.with(|inner| inner.handle(id, records))
+    }
+
+    /// The same, for one who writes on that path too: true when there is something to say now, of which nobody is told.
+    pub(super) fn handle_and_ask(&self, id: PathId, records: &mut Vec<Record>) -> Result<bool, ProtocolError> {
+        self.with_but(Some(id), |inner| inner.handle(id, records).map(|()| inner.state.has_output(id)))
     }
 
     /// A part of a record has come.
@@ -517,13 +508,9 @@ fn is_here(ip: IpAddr, here: &[IpAddr]) -> bool {
 }
 
 impl Inner {
-    /// An acknowledgement is due: the path's task, which may wait for nothing but its bell, is to count the time from now on.
-    fn ring_for_ack(&mut self) {
-        let owing = self.state.active().filter(|_| self.state.owes_ack());
-        if owing != self.owing {
-            self.owing = owing;
-            owing.and_then(|path| self.lines.get(&path)).into_iter().for_each(|line| line.bell.notify_one());
-        }
+    fn handle(&mut self, id: PathId, records: &mut Vec<Record>) -> Result<(), ProtocolError> {
+        let now = Instant::now();
+        records.drain(..).try_for_each(|record| self.state.handle_record(id, record, now))
     }
 
     /// True, once, when the session's task sleeps too long.

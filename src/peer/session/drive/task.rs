@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc};
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::sync::mpsc;
+use tokio::time::{sleep_until, timeout};
 
 use super::{Carrier, Ended, Inner, LAST, PARTING, PATIENCE, PathId, REFUSALS, Role, Shared, UNGREETED};
 use crate::base::task::Nursery;
@@ -104,18 +104,4 @@ pub(super) async fn run(shared: Arc<Shared>, mut new_paths: mpsc::Receiver<(Path
         tracing::debug!("the peer did not part in time");
     }
     shared.with(|inner| inner.lines.clear());
-}
-
-/// Waits until a path has something to say, for itself or since an acknowledgement is due.
-pub(in crate::peer::session) async fn something_to_say(shared: &Shared, id: PathId, bell: &Notify) -> bool {
-    /// An acknowledgement alone waits this long for company.
-    const ALONE: Duration = Duration::from_millis(10);
-    if !shared.owes_ack(id) {
-        bell.notified().await;
-        return false;
-    }
-    tokio::select! {
-        () = bell.notified() => false,
-        () = sleep(ALONE) => true,
-    }
 }
