@@ -352,6 +352,21 @@ fn a_path_that_falls_silent_is_given_up() {
 }
 
 #[test]
+fn pieces_of_what_is_no_greeting_keep_no_path() {
+    let begun = Instant::now();
+    let mut state = State::new(Role::Answerer, SessionId([7; 16]), begun);
+    state.attach(PathId(1), 0, begun);
+    let is_over = |second| {
+        let now = begun + Duration::from_secs(second);
+        state.handle_heard(PathId(1), now);
+        state.handle_timeout(now, now);
+        while state.poll_transmit(PathId(1)).is_some() {}
+        std::iter::from_fn(|| state.poll_event()).any(|event| event == Event::Over(PathId(1)))
+    };
+    assert!((1..60).any(is_over), "it lives as long as somebody drips");
+}
+
+#[test]
 fn records_before_the_greeting_and_channels_out_of_order_are_refused() {
     let now = Instant::now();
     let mut state = State::new(Role::Answerer, SessionId([7; 16]), now);
