@@ -1,14 +1,14 @@
 //! How commands end: by a signal, and when what they carry breaks.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 
-use super::Running;
 use super::peers::Told;
+use super::{Running, natpipe, unread};
 
 fn send(signal: Signal, child: &Child) {
     kill(nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
@@ -60,6 +60,20 @@ fn stopping_is_the_end_of_what_serves_and_cuts_off_anything_else() {
         send(Signal::SIGINT, &running.child);
         assert_eq!(running.status(), status, "{args:?}");
     }
+}
+
+#[test]
+fn a_standard_error_that_nobody_reads_changes_no_status() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut fails = natpipe(&["link", &format!("tcp:{free}"), "stdio"]);
+    assert_eq!(fails.stderr(unread()).status().unwrap().code(), Some(1));
+    let mut serves = natpipe(&["serve", "--listen", "127.0.0.1:0"]);
+    serves.env("RUST_LOG", "debug").stdout(Stdio::piped()).stderr(unread());
+    let mut serves = Running { child: serves.spawn().unwrap(), local: String::new() };
+    // Its sentences come after the URL: it ends with 0 only if it has outlived them.
+    BufReader::new(serves.child.stdout.as_mut().unwrap()).read_line(&mut serves.local).unwrap();
+    send(Signal::SIGTERM, &serves.child);
+    assert_eq!(serves.status(), 0);
 }
 
 #[test]

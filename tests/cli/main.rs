@@ -26,6 +26,13 @@ fn run(args: &[&str]) -> Output {
     natpipe(args).output().unwrap()
 }
 
+/// A standard error, or output, whose reader has gone.
+fn unread() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
