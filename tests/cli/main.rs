@@ -11,6 +11,7 @@ mod peers;
 mod pool;
 mod serve;
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Output, Stdio};
@@ -31,6 +32,11 @@ fn unread() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     writer.into()
+}
+
+/// An output that takes nothing.
+fn full() -> Stdio {
+    File::options().write(true).open("/dev/full").unwrap().into()
 }
 
 fn text(bytes: &[u8]) -> String {
