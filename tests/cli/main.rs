@@ -282,6 +282,25 @@ fn a_peer_that_leaves_ends_the_link_though_standard_input_stays_open() {
 }
 
 #[test]
+fn an_output_that_takes_no_more_ends_the_link_though_its_input_stays_open() {
+    for (output, status) in [(unread as fn() -> Stdio, 0), (full, 1)] {
+        for input in [Stdio::piped as fn() -> Stdio, Stdio::null] {
+            let server = TcpListener::bind("127.0.0.1:0").unwrap();
+            let spec = format!("tcp:{}", server.local_addr().unwrap());
+            let mut link = natpipe(&["link", &spec, "stdio"]);
+            link.stdin(input()).stdout(output()).stderr(Stdio::piped());
+            let mut link = Running { child: link.spawn().unwrap(), local: spec };
+            let (mut stream, _) = server.accept().unwrap();
+            stream.write_all(b"for nobody").unwrap();
+            assert_eq!(link.status(), status);
+            let mut said = String::new();
+            link.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+            assert_eq!(said.contains("standard output cannot be written: No space left"), status == 1, "{said}");
+        }
+    }
+}
+
+#[test]
 fn failures_are_one_line_that_says_why_and_exit_status_1() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let failed = run(&["link", &format!("tcp:{free}"), "stdio"]);

@@ -10,6 +10,7 @@ mod peering;
 mod progress;
 mod simulate;
 mod spec;
+mod stdio;
 mod usage;
 mod world;
 
@@ -47,8 +48,11 @@ fn main() -> ExitCode {
         Err(error) => return output::failed(&anyhow::Error::new(error).context("cannot start")),
     };
     let status = match runtime.block_on(done_or_stopped(args, lab)) {
-        Outcome::Done(Ok(())) => ExitCode::SUCCESS,
-        Outcome::Done(Err(error)) => output::failed(&error),
+        // What could not be written is why anything else broke.
+        Outcome::Done(done) => match stdio::written().and(done) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => output::failed(&error),
+        },
         Outcome::Stopped(status) => {
             runtime.block_on(ends::parted());
             status
