@@ -145,7 +145,8 @@ async fn who_connects_and_says_nothing_does_not_keep_its_place() {
     let here = Direct::new();
     let consumer = EventDrivenConsumer::over(&here, |request: Request| async move { request.body }, &conf);
     let consuming = Consuming::of(consumer.await.unwrap());
-    let calls = RpcProducer::over(&Direct::new(), &conf).await.unwrap();
+    // One that connects again would not tell that its connection was ended.
+    let calls = RpcProducer::over(&Direct::new(), &conf.reconnect(false)).await.unwrap();
     let silent = pipe_open(Proto::Tcp).dest(("127.0.0.1", port)).await.unwrap();
     tokio::time::timeout(LONG, silent.ended()).await.expect("its place is kept");
     // Who has greeted may be silent for as long.
