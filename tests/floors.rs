@@ -253,6 +253,12 @@ fn no_channel_is_unbounded() {
     forbid("each channel has a bound", &["unbounded"], |_| false);
 }
 
+/// They panic where nobody reads what they say: a library says nothing, and the command has `output`.
+#[test]
+fn nothing_is_said_by_what_panics_when_nobody_reads_it() {
+    forbid("what is said is written, and a failure to write it judged", &["print!(", "println!("], |_| false);
+}
+
 fn forbid(rule: &str, words: &[&str], allowed: impl Fn(&Source) -> bool) {
     let mut wrong = Vec::new();
     for source in sources().iter().filter(|s| !allowed(s)) {

@@ -142,7 +142,7 @@ impl Config {
         /// A file with the certificates (PEM) that the broker's has to be signed by, beside the system's.
         ca_file: impl Into<PathBuf> => Some(ca_file.into());
         /// Seconds between two signs of life; a connection without one for twice as long is dead. 0: none.
-        /// With `pipe` the system gives them (TCP's keepalive). Default: 60.
+        /// With `pipe` the system gives them (TCP's keepalive, and on Linux its user timeout for what is on its way). Default: 60.
         heartbeat: u16 => heartbeat;
         /// How long connecting may take, in YAML in seconds; of a consumer with `pipe` how long who has connected may be silent.
         /// Default: 10 s.

@@ -50,6 +50,7 @@ mod link;
 mod listening;
 mod options;
 mod parent;
+mod parting;
 mod place;
 mod receiving;
 mod rights;

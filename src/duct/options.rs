@@ -2,10 +2,6 @@
 
 use std::time::Duration;
 
-/// How long a close waits for who is sending at that moment, so that what waits goes out before. Who needs longer sends to an end
-/// that takes nothing, perhaps for ever.
-pub(crate) const PARTING: Duration = Duration::from_millis(500);
-
 /// Options of a duct; the defaults are the seed's where it has one.
 #[derive(Clone, Debug)]
 pub struct DuctOptions {
@@ -36,7 +32,8 @@ impl DuctOptions {
         Self::default()
     }
 
-    /// How long `send` and `recv` wait, and each try to connect over TCP. Default 30 s; `None`: for ever.
+    /// How long `send` and `recv` wait, each try to connect over TCP, and `close` for an end that takes nothing of what was sent.
+    /// Default 30 s; `None`: for ever.
     pub fn timeout(self, limit: impl Into<Option<Duration>>) -> Self {
         Self { timeout: limit.into(), ..self }
     }

@@ -3,17 +3,19 @@
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::BorrowedFd;
+use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncWriteExt, WriteHalf};
 use tokio::runtime::RuntimeFlavor;
+use tokio::time::timeout;
 
 use super::burst::{Burst, FULL, WAIT};
 use super::codec::Codec;
 use super::error::SendError;
 use super::link::{Deadline, Link};
-use super::options::PARTING;
+use super::parting::{Parting, Progress};
 use super::turns::{Taken, Turns};
 use super::wire::{Outgoing, Refused};
 use crate::base::task;
@@ -25,6 +27,7 @@ use crate::pipe::PipeStream;
 pub(crate) struct Sending {
     pub(crate) link: Arc<Link>,
     state: Turns<State>,
+    progress: Progress,
     itself: Weak<Self>,
 }
 
@@ -60,7 +63,8 @@ impl Sending {
     pub(crate) fn new(link: Arc<Link>, half: Option<WriteHalf<PipeStream>>) -> Arc<Self> {
         let outgoing = Outgoing::new(link.options.max_message);
         let state = State { outgoing, half, burst: Burst::default(), broken: None, flushing: false };
-        Arc::new_cyclic(|itself| Self { link, state: Turns::new(state), itself: itself.clone() })
+        let (state, progress) = (Turns::new(state), Progress::default());
+        Arc::new_cyclic(|itself| Self { link, state, progress, itself: itself.clone() })
     }
 
     /// Sends a message that was not gathered.
@@ -77,6 +81,7 @@ impl Sending {
                 let mut turn = self.turn(limit).await?;
                 turn.put(codec, object)?;
                 if turn.waits() {
+                    turn.state.outgoing.handle_sent();
                     turn.leave();
                     return Ok(());
                 }
@@ -109,15 +114,21 @@ impl Sending {
             Err(refused) => return Gathered::Done(Err(refused)),
         };
         if state.outgoing.len() < FULL {
+            state.outgoing.handle_sent();
             return Gathered::Done(Ok(()));
         }
         match self.state.take_now(slot) {
-            Some(state) => {
+            Ok(state) => {
                 let deadline = Deadline::new(limit);
                 Gathered::No(Some(Turn { sending: self, state, deadline, start: Some(start) }))
             }
             // It is in its place behind the others, and those who wait for their turn write it.
-            None => Gathered::Done(Ok(())),
+            Err(mut slot) => {
+                if let Some(state) = slot.as_deref_mut() {
+                    state.outgoing.handle_sent();
+                }
+                Gathered::Done(Ok(()))
+            }
         }
     }
 
@@ -150,10 +161,19 @@ impl Sending {
 
     /// Writes what waits before a close, unless somebody is sending and does not come to an end.
     pub(crate) async fn flush_to_close(&self) {
-        if let Ok(mut turn) = self.turn(Some(PARTING)).await {
-            turn.deadline = Deadline::new(self.link.options.timeout);
+        let now = || tokio::time::Instant::now().into_std();
+        let mut parting = Parting::new(&self.progress, self.link.options.timeout, now());
+        let mut taking = pin!(self.state.take());
+        let state = loop {
+            let Some(wait) = parting.poll_wait(now()) else { return };
+            if let Ok(state) = timeout(wait, &mut taking).await {
+                break state;
+            }
+        };
+        if !self.link.is_closed() && state.broken.is_none() {
+            let deadline = Deadline::new(parting.limit(now()));
             // What cannot be sent any more is told by nobody: the other end is gone, or takes nothing.
-            let _ = turn.write(&[]).await;
+            let _ = Turn { sending: self, state, deadline, start: None }.write(&[]).await;
         }
     }
 
@@ -201,16 +221,18 @@ impl Turn<'_> {
     /// Writes everything; descriptors go with the first byte.
     async fn write(&mut self, mut fds: &[BorrowedFd<'_>]) -> Result<(), SendError> {
         let State { outgoing, half, burst, .. } = &mut *self.state;
-        let link = &self.sending.link;
+        let Sending { link, progress, .. } = self.sending;
         let stopped = loop {
             if outgoing.is_empty() {
                 burst.handle_written();
                 self.start = None;
                 return Ok(());
             }
+            progress.handle_turn(outgoing.owes());
             match self.deadline.within(link.write(half, outgoing.poll_transmit(), fds)).await {
                 Some(Ok(n)) => {
                     outgoing.handle_written(n);
+                    progress.handle_written(n);
                     fds = &[];
                 }
                 Some(Err(error)) => break Some(error.kind()),

@@ -38,10 +38,13 @@ impl<T> Turns<T> {
         self.slot.try_lock()
     }
 
-    /// Takes the state out of the slot, unless somebody waits for it already.
-    pub(crate) fn take_now(&self, mut slot: InPlace<'_, T>) -> Option<Taken<'_, T>> {
-        let turn = self.queue.try_lock().ok()?;
-        Some(Taken { turns: self, state: Some(slot.take()?), _turn: turn })
+    /// Takes the state out of the slot; gives the slot back when somebody waits for it already.
+    pub(crate) fn take_now<'a>(&'a self, mut slot: InPlace<'a, T>) -> Result<Taken<'a, T>, InPlace<'a, T>> {
+        let Ok(turn) = self.queue.try_lock() else { return Err(slot) };
+        match slot.take() {
+            state @ Some(_) => Ok(Taken { turns: self, state, _turn: turn }),
+            None => Err(slot),
+        }
     }
 
     /// Takes the state, when those who wait for it already have had it.

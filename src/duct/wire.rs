@@ -177,12 +177,15 @@ pub(crate) struct Outgoing {
     /// How many of them are written.
     at: usize,
     limit: usize,
+    /// How many bytes were written since the beginning, and up to which one they are messages whose senders wait no more.
+    written: u64,
+    sent: u64,
 }
 
 impl Outgoing {
     /// The limit is in bytes of a payload; the wire itself can say no more than 4 GiB.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { bytes: Vec::new(), at: 0, limit: limit.min(u32::MAX as usize) }
+        Self { bytes: Vec::new(), at: 0, limit: limit.min(u32::MAX as usize), written: 0, sent: 0 }
     }
 
     /// Puts a message behind the others; returns where it begins, for [`take_back`](Self::take_back).
@@ -214,6 +217,16 @@ impl Outgoing {
         self.bytes.extend_from_slice(rest);
     }
 
+    /// The senders of all that is to be written are told that it is sent.
+    pub(crate) fn handle_sent(&mut self) {
+        self.sent = self.written + self.len() as u64;
+    }
+
+    /// Whether something is to be written whose sender was told so.
+    pub(crate) fn owes(&self) -> bool {
+        self.written < self.sent
+    }
+
     /// What is to be written next.
     pub(crate) fn poll_transmit(&self) -> &[u8] {
         &self.bytes[self.at..]
@@ -231,6 +244,7 @@ impl Outgoing {
     /// `n` bytes of [`poll_transmit`](Self::poll_transmit) are written.
     pub(crate) fn handle_written(&mut self, n: usize) {
         self.at += n;
+        self.written += n as u64;
         if self.is_empty() {
             self.at = 0;
             self.bytes.clear();

@@ -32,6 +32,9 @@ pub struct SocketOptions {
     pub linger: Option<Duration>,
     /// TCP keepalive probes.
     pub keepalive: Option<Keepalive>,
+    /// `TCP_USER_TIMEOUT` (RFC 5482): how long what was sent may go unacknowledged, or the other end take nothing, before the
+    /// connection is dead; keepalive probes last as long as well. Linux only.
+    pub user_timeout: Option<Duration>,
     /// `TCP_NODELAY`: small writes leave at once.
     pub nodelay: bool,
     /// `SO_RCVBUF` in bytes (Linux doubles it).

@@ -187,6 +187,7 @@ fn apply(
         set(options.linger.is_some(), "SO_LINGER", &|| socket.set_linger(options.linger.map(whole_seconds)));
         set(options.nodelay, "TCP_NODELAY", &|| socket.set_tcp_nodelay(true));
         set(options.keepalive.is_some(), "SO_KEEPALIVE", &|| keepalive(socket, options));
+        set(options.user_timeout.is_some(), "TCP_USER_TIMEOUT", &|| user_timeout(socket, options));
     }
     done
 }
@@ -202,6 +203,9 @@ pub(crate) fn inherit(socket: SockRef<'_>, options: &SocketOptions) -> io::Resul
     if options.keepalive.is_some() {
         keepalive(&socket, options)?;
     }
+    if options.user_timeout.is_some() {
+        user_timeout(&socket, options)?;
+    }
     Ok(())
 }
 
@@ -214,6 +218,17 @@ fn keepalive(socket: &Socket, options: &SocketOptions) -> io::Result<()> {
     let Some(keepalive) = options.keepalive else { return Ok(()) };
     let probes = TcpKeepalive::new().with_time(keepalive.idle).with_interval(keepalive.interval);
     socket.set_tcp_keepalive(&probes.with_retries(keepalive.retries))
+}
+
+#[cfg(target_os = "linux")]
+fn user_timeout(socket: &Socket, options: &SocketOptions) -> io::Result<()> {
+    // To the kernel zero is its own limit.
+    socket.set_tcp_user_timeout(options.user_timeout.map(|limit| limit.max(Duration::from_millis(1))))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn user_timeout(_: &Socket, _: &SocketOptions) -> io::Result<()> {
+    Ok(())
 }
 
 /// Whose packets the socket carries: Linux keeps the options of each family apart on one that carries both; elsewhere a

@@ -211,6 +211,14 @@ impl NetConf {
         self
     }
 
+    /// `TCP_USER_TIMEOUT` (RFC 5482): how long what was sent may go unacknowledged before the connection is dead. While it
+    /// does, no keepalive probe is sent, and the system's own limit is many minutes. One whose other end takes nothing for as
+    /// long is dead too, and keepalive probes are sent until then. Linux only. Default: the system's.
+    pub fn user_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.socket.user_timeout = limit.into();
+        self
+    }
+
     /// `TCP_NODELAY`: small writes leave at once. Default off.
     pub fn nodelay(mut self, on: bool) -> Self {
         self.socket.nodelay = on;

@@ -54,8 +54,8 @@ impl Builder {
         self.with(|options| options.resend = resend)
     }
 
-    /// High-water marks of what waits to be sent: for each peer, for a peer at all, and for
-    /// acknowledgements.
+    /// High-water marks of what waits to be sent: for each peer, for each one that is away (16 times as much for all of
+    /// these), for a peer at all, and for acknowledgements.
     pub fn send_limits(self, limits: Limits) -> Self {
         self.with(|options| options.out = limits)
     }

@@ -75,6 +75,11 @@ impl Limits {
         messages > self.messages.max(1) || (messages > 1 && bytes > self.bytes)
     }
 
+    /// As much as so many queues may hold.
+    pub(crate) fn times(self, queues: usize) -> Self {
+        Self { messages: self.messages.saturating_mul(queues), bytes: self.bytes.saturating_mul(queues) }
+    }
+
     /// The low-water mark: who waits for room is called there.
     pub(crate) fn is_half_free(self, messages: usize, bytes: usize) -> bool {
         messages <= self.messages / 2 && bytes <= self.bytes / 2

@@ -25,6 +25,7 @@ async fn options_of_the_socket_differ_from_the_systems_own() {
         .nodelay(true)
         .linger(Duration::from_secs(5))
         .keepalive(keepalive)
+        .user_timeout(Duration::from_secs(62))
         .recv_buffer(77_000)
         .send_buffer(55_000)
         .tos(0xb8)
@@ -38,6 +39,11 @@ async fn options_of_the_socket_differ_from_the_systems_own() {
     assert_eq!(set.tcp_keepalive_time().unwrap(), Duration::from_secs(31));
     assert_eq!(set.tcp_keepalive_interval().unwrap(), Duration::from_secs(7));
     assert_eq!(set.tcp_keepalive_retries().unwrap(), 3);
+    #[cfg(target_os = "linux")]
+    assert_eq!(
+        (plain.tcp_user_timeout().unwrap(), set.tcp_user_timeout().unwrap()),
+        (None, Some(Duration::from_secs(62)))
+    );
     assert_eq!(set.recv_buffer_size().unwrap(), 2 * 77_000);
     assert_eq!(set.send_buffer_size().unwrap(), 2 * 55_000);
     assert_eq!((plain.tos_v4().unwrap(), set.tos_v4().unwrap()), (0, 0xb8));

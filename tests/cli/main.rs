@@ -11,6 +11,7 @@ mod peers;
 mod pool;
 mod serve;
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Output, Stdio};
@@ -24,6 +25,18 @@ fn natpipe(args: &[&str]) -> Command {
 
 fn run(args: &[&str]) -> Output {
     natpipe(args).output().unwrap()
+}
+
+/// A standard error, or output, whose reader has gone.
+fn unread() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+/// An output that takes nothing.
+fn full() -> Stdio {
+    File::options().write(true).open("/dev/full").unwrap().into()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -265,6 +278,25 @@ fn a_peer_that_leaves_ends_the_link_though_standard_input_stays_open() {
         let _ = stdin.write_all(b"anybody?");
         assert!(begun.elapsed() < Duration::from_secs(10), "the link does not end");
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn an_output_that_takes_no_more_ends_the_link_though_its_input_stays_open() {
+    for (output, status) in [(unread as fn() -> Stdio, 0), (full, 1)] {
+        for input in [Stdio::piped as fn() -> Stdio, Stdio::null] {
+            let server = TcpListener::bind("127.0.0.1:0").unwrap();
+            let spec = format!("tcp:{}", server.local_addr().unwrap());
+            let mut link = natpipe(&["link", &spec, "stdio"]);
+            link.stdin(input()).stdout(output()).stderr(Stdio::piped());
+            let mut link = Running { child: link.spawn().unwrap(), local: spec };
+            let (mut stream, _) = server.accept().unwrap();
+            stream.write_all(b"for nobody").unwrap();
+            assert_eq!(link.status(), status);
+            let mut said = String::new();
+            link.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+            assert_eq!(said.contains("standard output cannot be written: No space left"), status == 1, "{said}");
+        }
     }
 }
 

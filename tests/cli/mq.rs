@@ -3,9 +3,12 @@
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Output, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
 
 use super::broker::Broker;
-use super::{natpipe, run, text};
+use super::{full, natpipe, run, text, unread};
 
 /// `mq` and what comes after it, with the shared broker and a queue.
 fn mq(what: &str, queue: &str, rest: &[&str]) -> Vec<String> {
@@ -40,7 +43,18 @@ impl Consumer {
         Self(natpipe(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap())
     }
 
-    fn signal(&self, signal: nix::sys::signal::Signal) {
+    /// One at a pipe of its own, when it consumes, and the arguments by which others reach it.
+    fn at_a_pipe(rest: &[&str]) -> (Self, [String; 4]) {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let at = ["--url", &format!("pipe://127.0.0.1:{port}"), "--queue", "q"].map(str::to_owned);
+        let mut consuming = natpipe(&["mq", "consume"]);
+        consuming.args(&at).args(rest).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = consuming.spawn().unwrap();
+        BufReader::new(child.stderr.take().unwrap()).read_line(&mut String::new()).unwrap();
+        (Self(child), at)
+    }
+
+    fn signal(&self, signal: Signal) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.0.id()).unwrap());
         nix::sys::signal::kill(pid, signal).unwrap();
     }
@@ -90,7 +104,7 @@ fn a_command_answers_calls_and_its_exit_status_tells_errors_apart() {
         assert_eq!(output.status.code(), Some(1));
         assert!(text(&output.stderr).contains(said), "{output:?}");
     }
-    consumer.signal(nix::sys::signal::Signal::SIGKILL);
+    consumer.signal(Signal::SIGKILL);
     let late = done(&mq("call", queue, &["--set", "timeout=0.2", "nobody"]));
     assert_eq!(late.status.code(), Some(1));
     assert!(text(&late.stderr).contains("within 200ms"), "{late:?}");
@@ -108,13 +122,58 @@ fn ctrl_c_lets_it_finish_what_it_has_in_hand() {
     let args = mq("call", queue, &["x"]);
     let caller = std::thread::spawn(move || done(&args));
     while !begun.exists() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5));
     }
-    consumer.signal(nix::sys::signal::Signal::SIGINT);
+    consumer.signal(Signal::SIGINT);
     std::fs::write(go, "").unwrap();
     assert_eq!(good(caller.join().unwrap()), "finished\n");
     assert_eq!(consumer.0.wait().unwrap().code(), Some(0));
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn who_is_stopped_before_the_count_has_the_status_of_the_signal() {
+    for (rest, status) in [(&[][..], 0), (&["--count", "1"], 143)] {
+        let (mut consumer, _) = Consumer::at_a_pipe(rest);
+        consumer.signal(Signal::SIGTERM);
+        assert_eq!(consumer.0.wait().unwrap().code(), Some(status), "{rest:?}");
+    }
+}
+
+#[test]
+fn a_second_signal_cuts_off_what_is_in_hand_and_its_status_tells() {
+    let begun = std::env::temp_dir().join(format!("natpipe-mq-twice-{}", std::process::id()));
+    let (mut consumer, at) = Consumer::at_a_pipe(&["--exec", &format!("touch {}; exec sleep 60", begun.display())]);
+    good(natpipe(&["mq", "push", "x"]).args(&at).output().unwrap());
+    while !begun.exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    while consumer.0.try_wait().unwrap().is_none() {
+        consumer.signal(Signal::SIGINT);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(consumer.0.wait().unwrap().code(), Some(130));
+    std::fs::remove_file(begun).unwrap();
+}
+
+#[test]
+fn an_output_that_takes_no_more_is_a_failure_and_loses_no_message() {
+    let queue = "cli full";
+    good(done(&mq("push", queue, &["kept"])));
+    let consume = |rest: &[&str], output: Stdio| {
+        let args = mq("consume", queue, rest);
+        natpipe(&args.iter().map(String::as_str).collect::<Vec<_>>()).stdout(output).output().unwrap()
+    };
+    for rest in [&[][..], &["--count", "1"]] {
+        let full = consume(rest, full());
+        let said = text(&full.stderr);
+        assert_eq!(full.status.code(), Some(1), "{rest:?}: {said}");
+        assert!(said.contains("natpipe: standard output cannot be written: No space left"), "{said}");
+    }
+    // Who reads no more has all that it wanted.
+    let gone = consume(&["--count", "1"], unread());
+    assert!(gone.status.success() && !text(&gone.stderr).contains("natpipe:"), "{gone:?}");
+    assert_eq!(good(done(&mq("consume", queue, &["--count", "1"]))), "kept\n");
 }
 
 #[test]
@@ -144,36 +203,25 @@ fn what_is_wrong_is_said_in_a_line() {
 
 #[test]
 fn two_processes_talk_over_a_pipe_with_no_broker() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let url = format!("pipe://127.0.0.1:{port}");
-    let args = ["mq", "consume", "--url", &url, "--queue", "q", "--exec", "tr a-z A-Z"];
-    let mut child = natpipe(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
-    let _consumer = Consumer(child);
-    assert_eq!(good(run(&["mq", "call", "--url", &url, "--queue", "q", "quiet"])), "QUIET\n");
+    let (_consumer, at) = Consumer::at_a_pipe(&["--exec", "tr a-z A-Z"]);
+    assert_eq!(good(natpipe(&["mq", "call", "quiet"]).args(at).output().unwrap()), "QUIET\n");
 }
 
 #[test]
 fn a_call_beyond_the_count_is_answered_by_nobody() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let url = format!("pipe://127.0.0.1:{port}");
     let folder = std::env::temp_dir().join(format!("natpipe-mq-count-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let (begun, go) = (folder.join("begun"), folder.join("go"));
     let command =
         format!("touch {}; while [ ! -e {} ]; do sleep 0.02; done; echo finished", begun.display(), go.display());
-    let of = ["--url", &url, "--queue", "q", "--set"];
-    let args = [&["mq", "consume", "--count", "1", "--exec", &command][..], &of, &["prefetch=4"]].concat();
-    let mut child = natpipe(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    BufReader::new(child.stderr.take().unwrap()).read_line(&mut String::new()).unwrap();
-    let mut consumer = Consumer(child);
+    let (mut consumer, at) = Consumer::at_a_pipe(&["--count", "1", "--exec", &command, "--set", "prefetch=4"]);
+    let call = |body, timeout| natpipe(&["mq", "call", body, "--set", timeout]).args(&at).output().unwrap();
     std::thread::scope(|scope| {
-        let first = scope.spawn(|| run(&[&["mq", "call", "first"][..], &of, &["timeout=30"]].concat()));
+        let first = scope.spawn(|| call("first", "timeout=30"));
         while !begun.exists() {
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
         }
-        let second = run(&[&["mq", "call", "second"][..], &of, &["timeout=0.5"]].concat());
+        let second = call("second", "timeout=0.5");
         assert_eq!(second.status.code(), Some(1), "{second:?}");
         std::fs::write(&go, "").unwrap();
         assert_eq!(good(first.join().unwrap()), "finished\n");
@@ -211,7 +259,7 @@ fn consumers_that_are_killed_lose_no_message() {
                 break;
             }
         }
-        consumer.signal(nix::sys::signal::Signal::SIGKILL);
+        consumer.signal(Signal::SIGKILL);
         kills += 1;
         // What it had printed before it died was processed as well.
         for line in output.map_while(Result::ok) {

@@ -145,10 +145,26 @@ async fn who_connects_and_says_nothing_does_not_keep_its_place() {
     let here = Direct::new();
     let consumer = EventDrivenConsumer::over(&here, |request: Request| async move { request.body }, &conf);
     let consuming = Consuming::of(consumer.await.unwrap());
-    let calls = RpcProducer::over(&Direct::new(), &conf).await.unwrap();
+    // One that connects again would not tell that its connection was ended.
+    let calls = RpcProducer::over(&Direct::new(), &conf.reconnect(false)).await.unwrap();
     let silent = pipe_open(Proto::Tcp).dest(("127.0.0.1", port)).await.unwrap();
     tokio::time::timeout(LONG, silent.ended()).await.expect("its place is kept");
     // Who has greeted may be silent for as long.
+    assert_eq!(calls.push_message(1).await.unwrap(), 1.into());
+    consuming.stop().await;
+}
+
+#[tokio::test]
+async fn signs_of_life_may_be_as_rare_as_can_be_said() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    // More than the system waits before it asks for the first.
+    let conf = conf("q").host("127.0.0.1").port(port).heartbeat(u16::MAX);
+    let here = Direct::new();
+    let consumer = EventDrivenConsumer::over(&here, |request: Request| async move { request.body }, &conf);
+    let consuming = Consuming::of(consumer.await.unwrap());
+    let calls = RpcProducer::over(&Direct::new(), &conf).await.unwrap();
     assert_eq!(calls.push_message(1).await.unwrap(), 1.into());
     consuming.stop().await;
 }
@@ -171,12 +187,14 @@ async fn what_would_protect_nobody_is_refused() {
 #[tokio::test]
 async fn strangers_and_hostile_bytes_end_the_pipe_and_nothing_else() {
     let hello: &[u8] = b"\0\0\0\x09\0natpipe\x01";
-    let hostile: [&[u8]; 7] = [
+    let hostile: [&[u8]; 8] = [
         b"GET / HTTP/1.1\r\n\r\n",
         b"\xff\xff\xff\xff",
         b"\0\0\0\0",
         b"\0\0\0\x09\0natpipe\x02",
         b"\0\0\0\x09\x03\0\0\0\0\0\0\0\0",
+        // A long frame before the greeting: it is not waited for.
+        b"\0\x10\0\0",
         &[hello, b"\0\0\0\x09\x63\0\0\0\0\0\0\0\0"].concat(),
         &[hello, hello].concat(),
     ];

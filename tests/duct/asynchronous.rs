@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use natpipe::duct::{
     AttachError, BindError, ConnectError, Duct, DuctChild, DuctOptions, DuctParent, Json, ListenError, MsgPack, Raw,
@@ -14,8 +15,9 @@ use natpipe::duct::{
 };
 use natpipe::{NetConf, Pipe, Proto, pipe_open};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
 
-use crate::{BRIEF, Folder, SOON, exists, hasty, wire};
+use crate::{BRIEF, Folder, PAUSE, SOON, exists, hasty, wire};
 
 #[tokio::test]
 async fn a_pair_carries_objects_both_ways() {
@@ -296,6 +298,69 @@ async fn closing_does_not_wait_for_a_send_that_nobody_takes() {
     tokio::task::yield_now().await;
     duct.close().await;
     assert!(matches!(sender.await.unwrap(), Err(SendError::NotConnected)));
+}
+
+/// Sends small messages until the socket and the duct are full; returns how many the other end is to receive.
+async fn fill(duct: &Duct<Vec<u8>, Raw>) -> u32 {
+    let mut sent = 0_u32;
+    loop {
+        match duct.send_within(&sent.to_be_bytes().to_vec(), BRIEF).await {
+            Ok(()) => sent += 1,
+            Err(SendError::TimedOut { begun, .. }) => break sent + u32::from(begun),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_sent_arrives_though_the_other_end_pauses_for_longer_than_a_close_waits_for_a_send() {
+    let (parent, child) = pair_with::<Vec<u8>, _>(DuctOptions::new(), Raw).unwrap();
+    let sent = fill(&parent).await;
+    let reading = tokio::spawn(async move {
+        tokio::time::sleep(PAUSE).await;
+        for n in 0..sent {
+            assert_eq!(child.recv_within(SOON).await.unwrap(), n.to_be_bytes());
+        }
+        assert!(matches!(child.recv().await, Err(RecvError::RemoteDuctClosed { inside: false })));
+    });
+    // The duct's own task has its turn.
+    tokio::time::sleep(BRIEF).await;
+    parent.close().await;
+    reading.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_close_waits_for_an_end_that_never_reads_as_long_as_the_duct_does() {
+    let limit = Duration::from_millis(700);
+    let (parent, _child) = pair_with::<Vec<u8>, _>(DuctOptions::new().timeout(limit), Raw).unwrap();
+    fill(&parent).await;
+    tokio::time::sleep(BRIEF).await;
+    let begun = Instant::now();
+    parent.close().await;
+    assert!((limit - BRIEF..SOON).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_send_that_goes_on_is_not_cut_by_a_close() {
+    let (ours, mut theirs) = tokio::net::UnixStream::pair().unwrap();
+    let duct = Duct::<Vec<u8>, _>::from_socket(ours.into_std().unwrap(), DuctOptions::new(), Raw).unwrap();
+    let other = duct.clone();
+    let sender = tokio::spawn(async move { other.send(&vec![0; 8 << 20]).await });
+    tokio::task::yield_now().await;
+    let reading = tokio::spawn(async move {
+        let (mut read, mut buf) = (0, vec![0; 256 << 10]);
+        loop {
+            match theirs.read(&mut buf).await.unwrap() {
+                0 => return read,
+                n => read += n,
+            }
+            // Longer in all than a close waits for a send that does not move.
+            tokio::time::sleep(BRIEF).await;
+        }
+    });
+    duct.close().await;
+    sender.await.unwrap().unwrap();
+    assert_eq!(reading.await.unwrap(), 5 + (8 << 20));
 }
 
 #[tokio::test]

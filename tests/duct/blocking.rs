@@ -5,13 +5,13 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use natpipe::duct::blocking::{Duct, DuctChild, DuctParent, pair, pair_with};
 use natpipe::duct::{BindError, ConnectError, DuctOptions, Json, ListenError, MsgPack, Raw, RecvError, SendError};
 use serde_json::{Value, json};
 
-use crate::{BRIEF, Folder, SOON, exists, hasty, wire};
+use crate::{BRIEF, Folder, PAUSE, SOON, exists, hasty, wire};
 
 #[test]
 fn a_pair_carries_objects_both_ways() {
@@ -370,6 +370,69 @@ fn closing_does_not_wait_for_a_send_that_nobody_takes() {
     theirs.read_exact(&mut [0]).unwrap();
     duct.close();
     assert!(matches!(sender.join().unwrap(), Err(SendError::NotConnected)));
+}
+
+/// Sends small messages until the socket and the duct are full; returns how many the other end is to receive.
+fn fill(duct: &Duct<Vec<u8>, Raw>) -> u32 {
+    let mut sent = 0_u32;
+    loop {
+        match duct.send_within(&sent.to_be_bytes().to_vec(), BRIEF) {
+            Ok(()) => sent += 1,
+            Err(SendError::TimedOut { begun, .. }) => break sent + u32::from(begun),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn what_was_sent_arrives_though_the_other_end_pauses_for_longer_than_a_close_waits_for_a_send() {
+    let (parent, child) = pair_with::<Vec<u8>, _>(DuctOptions::new(), Raw).unwrap();
+    let sent = fill(&parent);
+    let reader = thread::spawn(move || {
+        thread::sleep(PAUSE);
+        for n in 0..sent {
+            assert_eq!(child.recv_within(SOON).unwrap(), n.to_be_bytes());
+        }
+        assert!(matches!(child.recv(), Err(RecvError::RemoteDuctClosed { inside: false })));
+    });
+    // The duct's own thread has its turn.
+    thread::sleep(BRIEF);
+    parent.close();
+    reader.join().unwrap();
+}
+
+#[test]
+fn a_close_waits_for_an_end_that_never_reads_as_long_as_the_duct_does() {
+    let limit = Duration::from_millis(700);
+    let (parent, _child) = pair_with::<Vec<u8>, _>(DuctOptions::new().timeout(limit), Raw).unwrap();
+    fill(&parent);
+    thread::sleep(BRIEF);
+    let begun = Instant::now();
+    parent.close();
+    assert!((limit - BRIEF..SOON).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_send_that_goes_on_is_not_cut_by_a_close() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let duct = Duct::<Vec<u8>, _>::from_socket(ours, DuctOptions::new(), Raw).unwrap();
+    let other = duct.clone();
+    let sender = thread::spawn(move || other.send(&vec![0; 8 << 20]));
+    theirs.read_exact(&mut [0]).unwrap();
+    let reader = thread::spawn(move || {
+        let (mut read, mut buf) = (1, vec![0; 256 << 10]);
+        loop {
+            match theirs.read(&mut buf).unwrap() {
+                0 => return read,
+                n => read += n,
+            }
+            // Longer in all than a close waits for a send that does not move.
+            thread::sleep(BRIEF);
+        }
+    });
+    duct.close();
+    sender.join().unwrap().unwrap();
+    assert_eq!(reader.join().unwrap(), 5 + (8 << 20));
 }
 
 #[test]

@@ -19,6 +19,8 @@ use natpipe::duct::DuctOptions;
 const SOON: Duration = Duration::from_secs(20);
 /// For what is not to come.
 const BRIEF: Duration = Duration::from_millis(30);
+/// For an end that reads nothing for a while: longer than a close waits for a send that does not move.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// A folder of the test's own, removed with it.
 struct Folder(PathBuf);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use natpipe::nat::Proto;
 use natpipe::peer::{ConnectError, Ended, Node, PathKind};
-use natpipe::rendezvous::Server;
+use natpipe::rendezvous::{Client, Server, SignalError};
 use natpipe::{Identity, Pipe};
 use ring::digest::{Context, Digest, SHA256};
 use tokio::time::timeout;
@@ -153,6 +153,34 @@ async fn whoever_is_not_allowed_gets_no_pipe() {
     pipe.send("it is me").await.unwrap();
     let (peer, _) = timeout(SOON, bob.accept()).await.unwrap().unwrap();
     assert_eq!(peer.id(), ann.id());
+}
+
+#[tokio::test]
+async fn who_is_turned_away_where_both_are_met_is_told_at_once() {
+    let server = server().await;
+    let allowed = natpipe::key::tls::Allowed::only([Identity::generate().unwrap().peer_id()]);
+    let bob = Node::builder().via(server.url()).relay_only(true).allow(allowed).start().await.unwrap();
+    let eve = Node::builder().relay_only(true).start().await.unwrap();
+    let called = timeout(Duration::from_secs(6), eve.peer(&bob.ticket().unwrap())).await.expect("it is told");
+    let error = called.unwrap_err();
+    assert!(error.to_string().contains("has ended the conversation"), "{error}");
+}
+
+#[tokio::test]
+async fn a_peer_holds_many_conversations_at_once_and_is_told_of_one_too_many() {
+    let server = server().await;
+    let bob = Node::builder().via(server.url()).start().await.unwrap();
+    let eve = Client::connect(&server.url(), &Identity::generate().unwrap()).await.unwrap();
+    let mut held = Vec::new();
+    for _ in 0..129 {
+        let signal = eve.signal(bob.id()).unwrap();
+        timeout(SOON, signal.live()).await.expect("an answer").unwrap();
+        held.push(signal);
+    }
+    assert_eq!(timeout(SOON, held[128].recv()).await.expect("it is told"), Err(SignalError::Ended));
+    for signal in &held[..128] {
+        assert!(timeout(Duration::from_millis(1), signal.recv()).await.is_err());
+    }
 }
 
 #[tokio::test]

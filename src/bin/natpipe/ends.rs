@@ -33,6 +33,11 @@ impl Signal {
     }
 }
 
+/// A signal has ended a command that finishes what it has in hand before all was done: more was wanted, or a second one came.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped by a signal")]
+pub struct Stopped(pub Signal);
+
 /// As long as the process lives, none of these signals ends it by itself any more.
 pub struct Signals {
     #[cfg(unix)]
@@ -83,7 +88,7 @@ pub async fn parted() {
 }
 
 impl Command {
-    /// True when a signal does not end it at once: it finishes what it has in hand.
+    /// True when a signal does not end it at once: it finishes what it has in hand. Where that was not all, it ends with [`Stopped`].
     pub fn finishes_what_it_has(&self) -> bool {
         matches!(self, Self::Serve(_) | Self::Mq { command: MqCommand::Consume { .. } })
     }
@@ -91,13 +96,14 @@ impl Command {
     /// True when it goes on until it is stopped, so that being stopped is no failure.
     pub fn goes_on(&self) -> bool {
         match self {
-            Self::StunServer { .. } => true,
+            Self::StunServer { .. } | Self::Serve(_) => true,
             Self::Echo { spec } => spec.listens(),
             Self::Listen(args) => !args.once && args.to.as_ref().is_some_and(|to| *to != Spec::Stdio),
             Self::Connect(args) => args.from.as_ref().is_some_and(Spec::listens),
             Self::Recv(args) => args.count.is_none(),
             Self::Pool { role: PoolRole::Bind(args) | PoolRole::Client(args) } => args.call.is_none(),
-            _ => self.finishes_what_it_has(),
+            Self::Mq { command: MqCommand::Consume { count, .. } } => count.is_none(),
+            _ => false,
         }
     }
 }

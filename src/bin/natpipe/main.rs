@@ -10,6 +10,7 @@ mod peering;
 mod progress;
 mod simulate;
 mod spec;
+mod stdio;
 mod usage;
 mod world;
 
@@ -19,12 +20,13 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
 use args::{Args, Command};
-use ends::{Signal, Signals};
+use ends::{Signals, Stopped};
 
 /// How a command came to its end.
 enum Outcome {
     Done(anyhow::Result<()>),
-    Stopped(Signal),
+    /// By a signal, and the status that this is.
+    Stopped(ExitCode),
 }
 
 fn main() -> ExitCode {
@@ -45,13 +47,15 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return output::failed(&anyhow::Error::new(error).context("cannot start")),
     };
-    let goes_on = args.command.goes_on();
     let status = match runtime.block_on(done_or_stopped(args, lab)) {
-        Outcome::Done(Ok(())) => ExitCode::SUCCESS,
-        Outcome::Done(Err(error)) => output::failed(&error),
-        Outcome::Stopped(signal) => {
+        // What could not be written is why anything else broke.
+        Outcome::Done(done) => match stdio::written().and(done) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => output::failed(&error),
+        },
+        Outcome::Stopped(status) => {
             runtime.block_on(ends::parted());
-            if goes_on { ExitCode::SUCCESS } else { signal.status().into() }
+            status
         }
     };
     // A thread that still waits for standard input must not hold the process.
@@ -61,15 +65,23 @@ fn main() -> ExitCode {
 
 async fn done_or_stopped(args: Args, lab: Result<(), natpipe::lab::LabError>) -> Outcome {
     if args.command.finishes_what_it_has() {
-        return Outcome::Done(run(args, lab).await);
+        let done = run(args, lab).await;
+        let stopped = done.as_ref().err().and_then(|error| error.downcast_ref::<Stopped>());
+        return match stopped {
+            Some(Stopped(signal)) => Outcome::Stopped(signal.status().into()),
+            None => Outcome::Done(done),
+        };
     }
+    let goes_on = args.command.goes_on();
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => return Outcome::Done(Err(anyhow::Error::new(error).context("cannot listen to signals"))),
     };
     tokio::select! {
         done = run(args, lab) => Outcome::Done(done),
-        signal = signals.next() => Outcome::Stopped(signal),
+        signal = signals.next() => {
+            Outcome::Stopped(if goes_on { ExitCode::SUCCESS } else { signal.status().into() })
+        }
     }
 }
 

@@ -17,7 +17,7 @@ pub fn failed(error: &anyhow::Error) -> ExitCode {
     if reader_is_gone(error) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("natpipe: {}", sentence(error));
+    remark(format_args!("natpipe: {}", sentence(error)));
     ExitCode::FAILURE
 }
 
@@ -60,12 +60,15 @@ pub fn bytes(bytes: &[u8]) -> Result<(), OutputError> {
 
 /// Says something to the person: a sentence, or with `--json` an event, on standard error.
 pub fn say(json: bool, sentence: impl std::fmt::Display, event: &impl Serialize) {
-    // Nobody has to listen: `eprintln!` would panic where nobody does.
-    let mut out = io::stderr();
-    let _ = match serde_json::to_string(event) {
-        Ok(line) if json => writeln!(out, "{line}"),
-        _ => writeln!(out, "{sentence}"),
-    };
+    match serde_json::to_string(event) {
+        Ok(line) if json => remark(line),
+        _ => remark(sentence),
+    }
+}
+
+/// A sentence for the person, on standard error. Nobody has to listen: `eprintln!` would panic where nobody does.
+pub fn remark(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 #[cfg(test)]

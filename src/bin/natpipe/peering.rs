@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::args::PeerArgs;
-use crate::output::{OutputError, say};
+use crate::output::{OutputError, remark, say};
 use crate::spec::Spec;
 
 /// Bytes of one read of standard input.
@@ -105,7 +105,7 @@ pub async fn tell_paths(peer: Peer, json: bool) {
             }
             tell_path(&peer.path().unwrap_or(path), json);
         } else if !json {
-            eprintln!("the path to the peer is lost, another is looked for");
+            remark("the path to the peer is lost, another is looked for");
         }
         tokio::select! {
             changed = paths.changed() => if changed.is_err() { return },

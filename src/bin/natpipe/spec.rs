@@ -9,6 +9,8 @@ use natpipe::frame::ws;
 use natpipe::pipe::transport::OverIo;
 use natpipe::{Addr, NetConf, Pipe, Proto, Ticket, pipe_open};
 
+use crate::stdio::Stdio;
+
 /// One end of a pipe, as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Spec {
@@ -134,8 +136,7 @@ async fn websocket(url: &str, conf: NetConf) -> Result<Pipe> {
 }
 
 fn stdio(conf: NetConf) -> Result<Pipe> {
-    let ends = tokio::io::join(tokio::io::stdin(), tokio::io::stdout());
-    Ok(Pipe::over(OverIo::new(ends, Addr::Unnamed, Addr::Unnamed), conf)?)
+    Ok(Pipe::over(OverIo::new(Stdio::new(), Addr::Unnamed, Addr::Unnamed), conf)?)
 }
 
 #[cfg(test)]

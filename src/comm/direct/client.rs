@@ -7,8 +7,8 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
-use super::keepalive;
-use super::link::Link;
+use super::link::{Link, Terms};
+use super::signs_of_life;
 use crate::base::backoff::{Backoff, chance};
 use crate::comm::memory::Broker;
 use crate::comm::{Boxed, CommunicationError, Config, Outlet, Payload};
@@ -81,14 +81,14 @@ impl Client {
 }
 
 async fn connect(place: &(String, u16), conf: &Config) -> Result<Link, CommunicationError> {
-    let net = NetConf::default().con_timeout(conf.connect_timeout).nodelay(true).keepalive(keepalive(conf));
+    let net = signs_of_life(NetConf::default().con_timeout(conf.connect_timeout).nodelay(true), conf);
     let opening = pipe_open(Proto::Tcp).dest((place.0.as_str(), place.1)).conf(net);
     let pipe = opening.await.map_err(|error| CommunicationError::Connect {
         target: format!("{}:{}", place.0, place.1),
         why: error.to_string(),
     })?;
     // Who connects serves nobody.
-    Ok(Link::start(pipe, Arc::new(Broker::with_queues(0)), conf.max_body).await)
+    Ok(Link::start(pipe, Arc::new(Broker::with_queues(0)), Terms::alone(conf.max_body)).await)
 }
 
 impl Outlet for Client {

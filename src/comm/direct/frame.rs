@@ -12,8 +12,15 @@ const MAGIC: &[u8; 7] = b"natpipe";
 const VERSION: u8 = 1;
 /// What a frame may have beside its body: two names of 255 bytes, and some numbers.
 const BESIDE: usize = 1024;
+/// The longest frame of who has not greeted: the greeting.
+pub(super) const GREETING: usize = 1 + MAGIC.len() + 1;
 /// The longest reason for a refusal, in bytes.
 const REASON: usize = 512;
+
+/// The longest frame, where bodies have no more than this.
+pub(super) fn longest(max_body: usize) -> usize {
+    max_body.saturating_add(BESIDE)
+}
 
 /// Who gets a message, and with what its queue is declared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,11 +97,10 @@ impl Frame {
         out[start..start + 4].copy_from_slice(&length.to_be_bytes());
     }
 
-    /// Takes the first frame off `bytes`, when all of it is there.
-    pub(super) fn read(bytes: &mut BytesMut, max_body: usize) -> Result<Option<Self>, FrameError> {
+    /// Takes the first frame off `bytes`, when all of it is there. One longer than `limit` is an error as soon as it is announced.
+    pub(super) fn read(bytes: &mut BytesMut, limit: usize) -> Result<Option<Self>, FrameError> {
         let Some(head) = bytes.first_chunk::<4>() else { return Ok(None) };
         let size = u32::from_be_bytes(*head) as usize;
-        let limit = max_body.saturating_add(BESIDE);
         if size > limit {
             // Something that begins with text is another protocol, not a long frame.
             return Err(if head.is_ascii() { FrameError::NoGreeting } else { FrameError::TooLong { size, limit } });
@@ -251,7 +257,7 @@ mod tests {
             let (mut got, mut buffer) = (Vec::new(), BytesMut::new());
             for piece in wire.chunks(step) {
                 buffer.extend_from_slice(piece);
-                while let Some(frame) = Frame::read(&mut buffer, 100).unwrap() {
+                while let Some(frame) = Frame::read(&mut buffer, longest(100)).unwrap() {
                     got.push(frame);
                 }
             }
@@ -263,6 +269,10 @@ mod tests {
     fn a_length_is_checked_before_anything_is_kept() {
         let mut wire = BytesMut::from(&b"\xff\xff\xff\xff"[..]);
         assert!(matches!(Frame::read(&mut wire, 100), Err(FrameError::TooLong { .. })));
+        let mut greeting = BytesMut::new();
+        Frame::Hello.write(&mut greeting);
+        assert_eq!(Frame::read(&mut greeting.clone(), GREETING), Ok(Some(Frame::Hello)));
+        assert!(Frame::read(&mut greeting, GREETING - 1).is_err());
         let mut http = BytesMut::from(&b"GET / HTTP/1.1\r\n"[..]);
         assert_eq!(Frame::read(&mut http, 100), Err(FrameError::NoGreeting));
     }
@@ -275,13 +285,13 @@ mod tests {
             for cut in 0..wire.len() - 4 {
                 let mut short = BytesMut::from(&u32::try_from(cut).unwrap().to_be_bytes()[..]);
                 short.extend_from_slice(&wire[4..4 + cut]);
-                let _ = Frame::read(&mut short, 100);
+                let _ = Frame::read(&mut short, longest(100));
             }
             for at in 4..wire.len() {
                 for bit in 0..8 {
                     let mut changed = wire.clone();
                     changed[at] ^= 1 << bit;
-                    let _ = Frame::read(&mut changed, 100);
+                    let _ = Frame::read(&mut changed, longest(100));
                 }
             }
         }

@@ -13,8 +13,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::sleep;
 
-use super::frame::{Address, Frame, Why};
+use super::frame::{Address, Frame, GREETING, Why, longest};
 use super::serve::Server;
+use super::unfinished::Unfinished;
 use crate::base::task::Nursery;
 use crate::comm::memory::{Broker, OnItsWay};
 use crate::comm::{CommunicationError, Config, Payload};
@@ -54,9 +55,24 @@ pub(super) struct Link {
     _tasks: Mutex<Nursery<()>>,
 }
 
+/// What the other end may send.
+#[derive(Clone, Debug)]
+pub(super) struct Terms {
+    pub(super) max_body: usize,
+    /// What frames that have not come whole may take, with those of other links.
+    pub(super) unfinished: Arc<Unfinished>,
+}
+
+impl Terms {
+    /// Of a link that has no others beside it: one frame is all that can be unfinished.
+    pub(super) fn alone(max_body: usize) -> Self {
+        Self { max_body, unfinished: Unfinished::new(usize::MAX) }
+    }
+}
+
 /// Dropping the last handle ends the tasks and closes the pipe.
 impl Link {
-    pub(super) async fn start(pipe: Pipe, broker: Arc<Broker>, max_body: usize) -> Self {
+    pub(super) async fn start(pipe: Pipe, broker: Arc<Broker>, terms: Terms) -> Self {
         let target = pipe.peer_addr().map_or_else(|| "the pipe's other end".to_owned(), ToString::to_string);
         // Each message on its way has a place kept for the word that nobody waits for it any more.
         let (out, frames) = mpsc::channel(WINDOW + WAITING);
@@ -68,7 +84,7 @@ impl Link {
         // There is room, as nothing else was sent yet.
         let _ = replies.try_send((Frame::Hello, None));
         tasks.begin(write(pipe.clone(), answers, frames));
-        let reader = Reader { pipe: pipe.clone(), pending: pending.clone(), greets, max_body };
+        let reader = Reader { pipe: pipe.clone(), pending: pending.clone(), greets, terms };
         tasks.begin(reader.run(Server::new(broker, replies), target.clone()));
         let window = Arc::new(Semaphore::new(WINDOW));
         let (next_id, tasks) = (AtomicU64::new(0), Mutex::new(tasks));
@@ -244,7 +260,7 @@ struct Reader {
     pipe: Pipe,
     pending: Arc<Pending>,
     greets: watch::Sender<bool>,
-    max_body: usize,
+    terms: Terms,
 }
 
 impl Reader {
@@ -258,19 +274,22 @@ impl Reader {
     }
 
     async fn read(&self, server: &mut Server) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let mut buffer = BytesMut::new();
-        let mut greeted = false;
+        let (mut buffer, mut kept) = (BytesMut::new(), self.terms.unfinished.share());
+        // Who has not greeted may be anybody.
+        let (mut greeted, mut most) = (false, GREETING);
         loop {
-            while let Some(frame) = Frame::read(&mut buffer, self.max_body)? {
+            while let Some(frame) = Frame::read(&mut buffer, most)? {
                 match (greeted, frame) {
                     (false, Frame::Hello) => {
-                        greeted = true;
+                        (greeted, most) = (true, longest(self.terms.max_body));
                         self.greets.send_replace(true);
                     }
                     (false, _) => return Err("the first frame is no greeting".into()),
                     (true, frame) => self.handle(frame, server)?,
                 }
+                server.room().await;
             }
+            kept.handle_kept(buffer.len())?;
             tokio::select! {
                 biased;
                 () = server.settled() => {}

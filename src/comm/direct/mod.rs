@@ -2,7 +2,7 @@
 //!
 //! The process that consumes holds the queues, in a broker in memory; the other one's pushes and calls go there in
 //! frames. `frame` decides how these look, `link` is one pipe with its tasks, `serve` what comes in from the other
-//! end, `server` and `client` make pipes by `host` and `port`. With [`OverPipe`] both ends can do both. A push is
+//! end, `server` and `client` make pipes by `host` and `port`, `unfinished` counts what has not come whole. With [`OverPipe`] both ends can do both. A push is
 //! confirmed when it is in the other process's queue, and is lost with that process.
 
 mod client;
@@ -10,6 +10,9 @@ mod frame;
 mod link;
 mod serve;
 mod server;
+#[cfg(test)]
+mod tests;
+mod unfinished;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,9 +24,9 @@ use tokio::time::timeout;
 
 use super::memory::{Broker, MemoryInlet};
 use super::{Backend, Boxed, CommunicationError, Config, ConfigError, Counters, Inlet, Job, Outlet, Payload};
-use crate::pipe::{Keepalive, Pipe};
+use crate::pipe::{Keepalive, NetConf, Pipe};
 use client::Client;
-use link::Link;
+use link::{Link, Terms};
 use server::Server;
 
 /// The longest body that [`OverPipe::new`] takes from the other end, in bytes.
@@ -75,12 +78,18 @@ fn place(conf: &Config) -> Result<(String, u16), ConfigError> {
     Ok((host.to_owned(), *conf.needed("port", conf.port.as_ref())?))
 }
 
-/// TCP's own signs of life, since frames have none: a connection without one for twice as long is dead.
-fn keepalive(conf: &Config) -> Option<Keepalive> {
+/// TCP's own signs of life, since frames have none: a connection without one for twice as long is dead. It is asked for them
+/// where nothing is on its way; where something is, its acknowledgement is one, and the system asks for no other.
+fn signs_of_life(net: NetConf, conf: &Config) -> NetConf {
     const PROBES: u32 = 4;
-    let idle = Duration::from_secs(conf.heartbeat.into());
-    let interval = (idle / PROBES).max(Duration::from_secs(1));
-    (!idle.is_zero()).then_some(Keepalive { idle, interval, retries: PROBES })
+    /// The longest time before the first question that Linux takes (MAX_TCP_KEEPIDLE).
+    const IDLE: Duration = Duration::from_secs(32_767);
+    let heartbeat = Duration::from_secs(conf.heartbeat.into());
+    if heartbeat.is_zero() {
+        return net;
+    }
+    let interval = (heartbeat / PROBES).max(Duration::from_secs(1));
+    net.keepalive(Keepalive { idle: heartbeat.min(IDLE), interval, retries: PROBES }).user_timeout(2 * heartbeat)
 }
 
 impl Backend for Direct {
@@ -150,7 +159,7 @@ impl OverPipe {
     /// As [`new`](Self::new), with another limit for bodies that come in, in bytes.
     pub async fn with_max_body(pipe: Pipe, limit: usize) -> Self {
         let broker = Arc::new(Broker::default());
-        let link = Arc::new(Link::start(pipe, broker.clone(), limit).await);
+        let link = Arc::new(Link::start(pipe, broker.clone(), Terms::alone(limit)).await);
         Self { link, broker }
     }
 }

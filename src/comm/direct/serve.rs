@@ -18,9 +18,20 @@ pub(super) struct Server {
     broker: Arc<Broker>,
     replies: mpsc::Sender<Reply>,
     /// Calls that are not yet answered.
-    calls: HashMap<u64, ReplyTo>,
-    answering: Nursery<u64>,
+    calls: HashMap<u64, Unanswered>,
+    /// A task for each of them, and for some that were given up and are not yet forgotten.
+    answering: Nursery<Option<u64>>,
 }
+
+/// A call whose caller waits.
+struct Unanswered {
+    reply: ReplyTo,
+    /// Dropped when the caller gives up.
+    wanted: oneshot::Sender<()>,
+}
+
+/// Tasks that there may be: each call has one, and as many may be those that were given up.
+const ANSWERING: usize = 2 * WINDOW;
 
 impl Server {
     pub(super) fn new(broker: Arc<Broker>, replies: mpsc::Sender<Reply>) -> Self {
@@ -32,8 +43,16 @@ impl Server {
         if self.answering.is_empty() {
             std::future::pending::<()>().await;
         }
-        if let Some(id) = self.answering.next().await {
+        if let Some(Some(id)) = self.answering.next().await {
             self.calls.remove(&id);
+        }
+    }
+
+    /// Waits until there is room for one more call: who calls and gives up in one breath begins tasks faster than they end.
+    /// Cancel safe.
+    pub(super) async fn room(&mut self) {
+        while self.answering.len() >= ANSWERING {
+            self.settled().await;
         }
     }
 
@@ -56,15 +75,25 @@ impl Server {
         if let Err(error) = self.store(to, &stored) {
             return self.reply(refusal(id, &error));
         }
-        if self.calls.insert(id, reply).is_some() {
+        let (wanted, given_up) = oneshot::channel();
+        if self.calls.insert(id, Unanswered { reply, wanted }).is_some() {
             return Err("two calls with one id");
         }
-        self.answering.begin(await_answer(id, answer, self.replies.clone()));
+        let answering = answer_call(id, answer, self.replies.clone());
+        self.answering.begin(async move {
+            tokio::select! {
+                biased;
+                _ = given_up => None,
+                () = answering => Some(id),
+            }
+        });
         Ok(())
     }
 
     pub(super) fn give_up(&mut self, id: u64) {
-        if let Some(reply) = self.calls.remove(&id) {
+        if let Some(Unanswered { reply, wanted }) = self.calls.remove(&id) {
+            // First, so that nobody takes it for a call whose queue is gone.
+            drop(wanted);
             reply.give_up();
         }
     }
@@ -81,15 +110,14 @@ impl Server {
     }
 }
 
-/// Sends the answer to a call; there is none when its caller gives up, or its message is lost with its queue.
-async fn await_answer(id: u64, answer: oneshot::Receiver<Answer>, replies: mpsc::Sender<Reply>) -> u64 {
+/// Sends the answer to a call; there is none when its message is lost with its queue.
+async fn answer_call(id: u64, answer: oneshot::Receiver<Answer>, replies: mpsc::Sender<Reply>) {
     let reply = match answer.await {
         Ok((answer, on_its_way)) => (Frame::Answer(id, answer), Some(on_its_way)),
         Err(_) => (Frame::Refused(id, Why::NotFound, "answer: the queue is gone".to_owned()), None),
     };
     // A pipe that has ended takes no answers.
     let _ = replies.send(reply).await;
-    id
 }
 
 fn refusal(id: u64, error: &CommunicationError) -> Frame {

@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use super::keepalive;
-use super::link::Link;
+use super::frame::longest;
+use super::link::{Link, Terms};
+use super::signs_of_life;
+use super::unfinished::Unfinished;
 use crate::base::task::Nursery;
 use crate::comm::memory::Broker;
 use crate::comm::{CommunicationError, Config};
@@ -15,6 +17,8 @@ use crate::pipe::{NetConf, Pipe, Proto, pipe_open};
 
 /// Processes that may be connected at a time; those beyond are turned away.
 const LINKS: usize = 1024;
+/// What they may keep of messages that have not come whole, in bytes, all of them together; one message always has room.
+const UNFINISHED: usize = 256 << 20;
 
 /// Dropping it closes its listener and all connections.
 pub(super) struct Server {
@@ -25,7 +29,7 @@ pub(super) struct Server {
 impl Server {
     pub(super) async fn listen(host: &str, port: u16, conf: &Config) -> Result<Self, CommunicationError> {
         // A consumer that begins again where it has just ended finds its port free.
-        let net = NetConf::default().reuse_addr(true).nodelay(true).keepalive(keepalive(conf));
+        let net = signs_of_life(NetConf::default().reuse_addr(true).nodelay(true), conf);
         let listening = pipe_open(Proto::Tcp).bind((host, port)).conf(net).await;
         let server = listening.map_err(|error| CommunicationError::Connect {
             target: format!("{host}:{port}"),
@@ -33,11 +37,9 @@ impl Server {
         })?;
         let broker = Arc::new(Broker::default());
         let mut accepting = Nursery::new(&Handle::current());
-        accepting.begin(accept(
-            server,
-            broker.clone(),
-            Terms { max_body: conf.max_body, greeting: conf.connect_timeout },
-        ));
+        let unfinished = Unfinished::new(UNFINISHED.max(longest(conf.max_body)));
+        let terms = Terms { max_body: conf.max_body, unfinished };
+        accepting.begin(accept(server, broker.clone(), terms, conf.connect_timeout));
         Ok(Self { broker, _accepting: accepting })
     }
 
@@ -46,22 +48,15 @@ impl Server {
     }
 }
 
-/// What is asked of those who connect.
-#[derive(Clone, Copy)]
-struct Terms {
-    max_body: usize,
-    /// How long they may take to greet.
-    greeting: Duration,
-}
-
-async fn accept(server: Pipe, broker: Arc<Broker>, terms: Terms) {
+/// Takes those who connect, who have to greet within a limit.
+async fn accept(server: Pipe, broker: Arc<Broker>, terms: Terms, greeting: Duration) {
     let mut links = Nursery::new(&Handle::current());
     loop {
         tokio::select! {
             _ = links.next(), if !links.is_empty() => {}
             pipe = server.accept() => match pipe {
                 Ok(_) if links.len() >= LINKS => tracing::warn!("{LINKS} are connected, one more is turned away"),
-                Ok(pipe) => links.begin(serve(pipe, broker.clone(), terms)),
+                Ok(pipe) => links.begin(serve(pipe, broker.clone(), terms.clone(), greeting)),
                 Err(error) => {
                     tracing::warn!(%error, "nobody can connect any more");
                     return;
@@ -71,10 +66,10 @@ async fn accept(server: Pipe, broker: Arc<Broker>, terms: Terms) {
     }
 }
 
-async fn serve(pipe: Pipe, broker: Arc<Broker>, terms: Terms) {
-    let link = Link::start(pipe, broker, terms.max_body).await;
+async fn serve(pipe: Pipe, broker: Arc<Broker>, terms: Terms, greeting: Duration) {
+    let link = Link::start(pipe, broker, terms).await;
     // Who says nothing would keep its place from others for ever.
-    if timeout(terms.greeting, link.greeted()).await.is_err() {
+    if timeout(greeting, link.greeted()).await.is_err() {
         tracing::debug!(target = link.target(), "somebody has connected and said nothing");
         return link.close().await;
     }

@@ -45,6 +45,8 @@ struct State {
     queues: HashMap<String, Named>,
     /// Queues by exchange and routing key.
     bindings: HashMap<String, HashMap<String, Vec<String>>>,
+    /// What queues hold that nobody consumes.
+    unattended: usize,
 }
 
 /// A broker in memory.
@@ -70,8 +72,8 @@ enum Published {
 impl Broker {
     /// One that may have so many queues; with none it refuses everything.
     pub(crate) fn with_queues(limit: usize) -> Self {
-        let state = Mutex::new(State { limit, queues: HashMap::new(), bindings: HashMap::new() });
-        Self { state, answers: Answers::default() }
+        let state = State { limit, queues: HashMap::new(), bindings: HashMap::new(), unattended: 0 };
+        Self { state: Mutex::new(state), answers: Answers::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -145,17 +147,17 @@ impl Broker {
     ) -> Result<Published, CommunicationError> {
         let mut state = self.state();
         let targets = state.route(exchange, key)?;
-        let beyond = |named: &Named| named.consumers == 0 && unattended.is_some_and(|most| state.unattended() >= most);
+        let beyond = |named: &Named| named.consumers == 0 && unattended.is_some_and(|most| state.unattended >= most);
         for name in &targets {
             if let Some(named) = state.queues.get(name).filter(|named| named.queue.is_full() || beyond(named)) {
                 return Ok(Published::Full(name.clone(), named.room.clone()));
             }
         }
         for name in &targets {
-            if let Some(named) = state.queues.get_mut(name) {
+            state.change(name, |named| {
                 named.queue.push(message.clone(), message.payload.body.len());
                 named.arrived.notify_one();
-            }
+            });
         }
         Ok(Published::Done)
     }
@@ -166,23 +168,24 @@ impl Broker {
 
     /// A consumer comes to a queue. Returns what tells it of messages.
     pub(crate) fn join(&self, name: &str) -> Result<Arc<Notify>, CommunicationError> {
-        let mut state = self.state();
-        let named = state.queues.get_mut(name).ok_or_else(|| no_queue(name))?;
-        named.consumers += 1;
-        Ok(named.arrived.clone())
+        let joined = self.state().change(name, |named| {
+            named.consumers += 1;
+            named.arrived.clone()
+        });
+        joined.ok_or_else(|| no_queue(name))
     }
 
     /// A consumer leaves. The last one takes a queue with it that is to be deleted then.
     pub(crate) fn leave(&self, name: &str) {
         let mut state = self.state();
-        let Some(named) = state.queues.get_mut(name) else { return };
-        named.consumers -= 1;
-        // Whoever was told of a message and left without it passes the word on.
-        named.arrived.notify_one();
-        if named.consumers == 0 && named.properties.auto_delete {
-            // A producer that waits for room finds no queue, and says so.
-            named.room.notify_waiters();
-            state.queues.remove(name);
+        let is_to_go = state.change(name, |named| {
+            named.consumers -= 1;
+            // Whoever was told of a message and left without it passes the word on.
+            named.arrived.notify_one();
+            named.consumers == 0 && named.properties.auto_delete
+        });
+        if is_to_go == Some(true) {
+            state.remove(name);
             for keys in state.bindings.values_mut() {
                 keys.values_mut().for_each(|queues| queues.retain(|queue| queue != name));
             }
@@ -191,54 +194,75 @@ impl Broker {
 
     /// The next message, passing over calls whose caller has given up.
     pub(crate) fn take(&self, name: &str) -> Option<Stored> {
-        let mut state = self.state();
-        let named = state.queues.get_mut(name)?;
-        let was_full = named.queue.is_full();
-        let mut taken = named.queue.take();
-        while taken.as_ref().and_then(|message| message.reply.as_ref()).is_some_and(ReplyTo::is_gone) {
-            taken = named.queue.take();
-        }
-        if was_full {
-            named.room.notify_waiters();
-        }
-        taken
+        let taken = self.state().change(name, |named| {
+            let was_full = named.queue.is_full();
+            let mut taken = named.queue.take();
+            while taken.as_ref().and_then(|message| message.reply.as_ref()).is_some_and(ReplyTo::is_gone) {
+                taken = named.queue.take();
+            }
+            if was_full {
+                named.room.notify_waiters();
+            }
+            taken
+        });
+        taken.flatten()
     }
 
     /// Puts back what was taken and not settled.
     pub(crate) fn put_back(&self, name: &str, message: Stored) {
         let bytes = message.payload.body.len();
-        if let Some(named) = self.state().queues.get_mut(name) {
+        self.state().change(name, |named| {
             named.queue.put_back(Stored { redelivered: true, ..message }, bytes);
             named.arrived.notify_one();
-        }
+        });
     }
 
     /// Puts a message that was tried in vain at the end of its queue, where it takes the place that it had.
     pub(crate) fn again(&self, name: &str, message: Stored) {
         let bytes = message.payload.body.len();
-        if let Some(named) = self.state().queues.get_mut(name) {
+        self.state().change(name, |named| {
             named.queue.push(message, bytes);
             named.arrived.notify_one();
-        }
+        });
     }
 
     /// Puts a message into the queue of dead letters; a full one gives up its oldest.
     pub(crate) fn bury(&self, name: &str, message: Stored) {
         let bytes = message.payload.body.len();
-        let mut state = self.state();
-        let Some(named) = state.queues.get_mut(name) else { return };
-        while named.queue.is_full() && named.queue.take().is_some() {
-            tracing::warn!(queue = name, "the queue of dead letters is full and loses its oldest");
-        }
-        named.queue.push(Stored { reply: None, ..message }, bytes);
-        named.arrived.notify_one();
+        self.state().change(name, |named| {
+            while named.queue.is_full() && named.queue.take().is_some() {
+                tracing::warn!(queue = name, "the queue of dead letters is full and loses its oldest");
+            }
+            named.queue.push(Stored { reply: None, ..message }, bytes);
+            named.arrived.notify_one();
+        });
+    }
+}
+
+impl Named {
+    /// What it holds while nobody consumes it.
+    fn unattended(&self) -> usize {
+        if self.consumers == 0 { self.queue.weight() } else { 0 }
     }
 }
 
 impl State {
-    /// What queues hold that nobody consumes.
-    fn unattended(&self) -> usize {
-        self.queues.values().filter(|named| named.consumers == 0).map(|named| named.queue.weight()).sum()
+    /// Changes a queue, and the sum with it: to add it up for each message would take longer the more queues there are. `None`
+    /// when there is no such queue.
+    fn change<T>(&mut self, name: &str, change: impl FnOnce(&mut Named) -> T) -> Option<T> {
+        let named = self.queues.get_mut(name)?;
+        let before = named.unattended();
+        let done = change(named);
+        self.unattended = self.unattended - before + named.unattended();
+        Some(done)
+    }
+
+    fn remove(&mut self, name: &str) {
+        if let Some(named) = self.queues.remove(name) {
+            self.unattended -= named.unattended();
+            // A producer that waits for room finds no queue, and says so.
+            named.room.notify_waiters();
+        }
     }
 
     fn route(&self, exchange: &str, key: &str) -> Result<Vec<String>, CommunicationError> {
@@ -286,5 +310,49 @@ mod tests {
         // A queue with a consumer takes its own share all the same.
         broker.join("q9").unwrap();
         broker.publish_now("", "q9", &message).unwrap();
+    }
+
+    #[test]
+    fn the_sum_of_what_nobody_consumes_is_that_of_the_queues_whatever_happens() {
+        let (broker, mut state) = (Broker::default(), 3_u64);
+        let mut next = move |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % below
+        };
+        let mut held = Vec::new();
+        let mut consumers = [0; 4];
+        let mut most = 0;
+        for step in 0..20_000 {
+            let queue = next(4);
+            let name = format!("q{queue}");
+            broker.declare(&name, Properties { auto_delete: queue % 2 == 0, durable: false }).unwrap();
+            let body = Bytes::from(vec![0; next(100) as usize]);
+            let message = Stored {
+                payload: Payload { body, format: None, code: None },
+                reply: None,
+                tries: 0,
+                redelivered: false,
+            };
+            match next(9) {
+                0 => {
+                    broker.join(&name).unwrap();
+                    consumers[queue as usize] += 1;
+                }
+                1 if consumers[queue as usize] > 0 => {
+                    broker.leave(&name);
+                    consumers[queue as usize] -= 1;
+                }
+                2 | 3 => held.extend(broker.take(&name)),
+                4 => held.pop().into_iter().for_each(|message| broker.put_back(&name, message)),
+                5 => held.pop().into_iter().for_each(|message| broker.again(&name, message)),
+                6 => broker.bury(&name, message),
+                _ => broker.publish_now("", &name, &message).unwrap(),
+            }
+            let state = broker.state();
+            let sum: usize = state.queues.values().map(Named::unattended).sum();
+            assert_eq!(state.unattended, sum, "step {step}");
+            most = most.max(sum);
+        }
+        assert!(most > 0);
     }
 }

@@ -213,8 +213,9 @@ impl<T, C: Codec<T>> Duct<T, C> {
     }
 
     /// Sends what waits and ends both directions, for all handles; who waits in one is woken with
-    /// [`NotConnected`](RecvError::NotConnected), who still sends after half a second too. The other end receives what
-    /// was sent, and then the end. The descriptor is free when the last handle is dropped.
+    /// [`NotConnected`](RecvError::NotConnected). The other end receives what was sent, and then the end, unless it takes
+    /// nothing for as long as the options' [`timeout`](DuctOptions::timeout). Who sends at this moment ends that first; one
+    /// of whose message nothing moved for half a second is woken too. The descriptor is free when the last handle is dropped.
     pub fn close(&self) {
         self.sender.close();
     }

@@ -14,18 +14,21 @@ use super::link::{Link, Medium, Sink};
 use crate::duct::burst::{Burst, FULL};
 use crate::duct::codec::Codec;
 use crate::duct::error::SendError;
-use crate::duct::options::PARTING;
+use crate::duct::parting::{Parting, Progress};
 use crate::duct::wire::Outgoing;
 use crate::net::rights;
 
 /// Payloads from here on are written from where they are.
 const LARGE: usize = 16 << 10;
+/// What one system call is given to write. It returns when it has written all of it: a close sees by that whether a send goes on.
+const PIECE: usize = 256 << 10;
 
 /// What all handles that send share. When it goes, what waits is sent and the other end is told.
 #[derive(Debug)]
 pub(crate) struct Sending {
     pub(crate) link: Arc<Link>,
     state: Mutex<State>,
+    progress: Progress,
     itself: Weak<Self>,
 }
 
@@ -43,7 +46,8 @@ impl Sending {
     pub(crate) fn new(link: Arc<Link>, sink: Sink) -> Arc<Self> {
         let outgoing = Outgoing::new(link.options.max_message);
         let state = State { outgoing, sink, burst: Burst::default(), broken: None, flusher: Flusher::default() };
-        Arc::new_cyclic(|itself| Self { link, state: Mutex::new(state), itself: itself.clone() })
+        let (state, progress) = (Mutex::new(state), Progress::default());
+        Arc::new_cyclic(|itself| Self { link, state, progress, itself: itself.clone() })
     }
 
     pub(crate) fn send<T>(&self, codec: &impl Codec<T>, object: &T, limit: Option<Duration>) -> Result<(), SendError> {
@@ -56,7 +60,8 @@ impl Sending {
         let encoded = state.outgoing.handle_message(|payload| codec.encode(object, payload));
         let start = encoded.map_err(|refused| self.refused(refused))?;
         let waits = self.link.options.gather && state.burst.handle_message(deadline.begun(), answers);
-        if waits && state.outgoing.poll_transmit().len() < FULL && self.gather(&mut state) {
+        if waits && state.outgoing.len() < FULL && self.gather(&mut state) {
+            state.outgoing.handle_sent();
             return Ok(());
         }
         self.write_out(&mut state, start, &[], &deadline)
@@ -96,10 +101,16 @@ impl Sending {
 
     /// Writes what waits before a close, unless somebody is sending and does not come to an end.
     pub(crate) fn flush_to_close(&self) {
-        let Some(mut state) = self.state.try_lock_for(PARTING) else { return };
+        let mut parting = Parting::new(&self.progress, self.link.options.timeout, Instant::now());
+        let mut state = loop {
+            let Some(wait) = parting.poll_wait(Instant::now()) else { return };
+            if let Some(state) = self.state.try_lock_for(wait) {
+                break state;
+            }
+        };
         if !self.link.is_closed() && state.broken.is_none() {
             // What cannot be sent any more is told by nobody: the other end is gone, or takes nothing.
-            let _ = self.write(&mut state, &[], &Deadline::new(self.link.options.timeout));
+            let _ = self.write(&mut state, &[], &Deadline::new(parting.limit(Instant::now())));
         }
     }
 
@@ -167,12 +178,16 @@ impl Sending {
         let State { outgoing, sink, .. } = state;
         let mut written = 0;
         while !(outgoing.is_empty() && written == payload.len()) {
-            let head = outgoing.poll_transmit();
-            match sink.write(&self.link, head, &payload[written..], deadline.left()) {
+            self.progress.handle_turn(outgoing.owes());
+            let (head, tail) = (piece(outgoing.poll_transmit()), piece(&payload[written..]));
+            // The payload stands behind all of the rest.
+            let tail = if head.len() == outgoing.len() { tail } else { &[] };
+            match sink.write(&self.link, head, tail, deadline.left()) {
                 Ok(n) => {
                     let of_head = n.min(head.len());
                     written += n - of_head;
                     outgoing.handle_written(of_head);
+                    self.progress.handle_written(n);
                 }
                 Err(error) => {
                     let kind = error.kind();
@@ -183,6 +198,7 @@ impl Sending {
                 }
             }
         }
+        self.progress.handle_turn(false);
         self.link.set_gathered(false);
         Ok(())
     }
@@ -224,6 +240,10 @@ impl State {
         let (outgoing, sink) = (Outgoing::new(0), Sink::default());
         Self { outgoing, sink, burst: Burst::default(), broken: None, flusher: Flusher::default() }
     }
+}
+
+fn piece(bytes: &[u8]) -> &[u8] {
+    &bytes[..bytes.len().min(PIECE)]
 }
 
 /// What the kernel says when time is up.

@@ -26,7 +26,7 @@ async fn those_who_take_it_have_it_in_the_order_in_which_they_asked() {
     tokio::task::yield_now().await;
     drop(first);
     let slot = turns.in_place().unwrap();
-    assert!(turns.take_now(slot).is_none(), "others have asked before");
+    assert!(turns.take_now(slot).is_err(), "others have asked before");
     for other in others {
         other.await.unwrap();
     }
@@ -43,7 +43,7 @@ async fn who_gives_up_waiting_does_not_keep_it() {
     }
     drop(taken);
     let slot = turns.in_place().unwrap();
-    assert!(turns.take_now(slot).is_some());
+    assert!(turns.take_now(slot).is_ok());
 }
 
 /// One look at a future.

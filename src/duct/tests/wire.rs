@@ -145,3 +145,21 @@ fn a_message_is_taken_back_unless_it_has_begun() {
     assert!(!outgoing.take_back(third), "one byte of it is on its way");
     assert_eq!(outgoing.poll_transmit(), &message(&[3])[1..]);
 }
+
+#[test]
+fn it_owes_what_was_called_sent_until_that_is_written() {
+    let mut outgoing = Outgoing::new(100);
+    let put = |outgoing: &mut Outgoing| outgoing.handle_message(|_| Ok(())).unwrap();
+    put(&mut outgoing);
+    assert!(!outgoing.owes(), "its sender waits");
+    outgoing.handle_sent();
+    let own = put(&mut outgoing);
+    outgoing.handle_written(HEADER - 1);
+    assert!(outgoing.owes());
+    outgoing.handle_written(1);
+    assert!(!outgoing.owes(), "what is left has a sender who waits");
+    assert!(outgoing.take_back(own) && !outgoing.owes());
+    put(&mut outgoing);
+    outgoing.handle_sent();
+    assert!(outgoing.owes());
+}

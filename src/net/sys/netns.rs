@@ -60,8 +60,9 @@ struct Back(Namespace);
 impl Drop for Back {
     fn drop(&mut self) {
         if let Err(error) = self.0.enter() {
-            // A thread lost in another network would make every later result a lie.
-            eprintln!("cannot return to the network namespace that this thread came from: {error}");
+            // A thread lost in another network would make every later result a lie, also where nobody reads why.
+            let why = "cannot return to the network namespace that this thread came from";
+            let _ = writeln!(io::stderr(), "{why}: {error}");
             process::abort();
         }
     }

@@ -34,8 +34,9 @@ use crate::rendezvous::Signal;
 /// Callers that are looked at in one moment; more wait.
 const AT_ONCE: usize = 256;
 
-/// Of these, one peer's conversations at one place: a race begins five, and the next one may begin while these last.
-const OF_ONE: usize = 32;
+/// Of these, one peer's conversations at one place: a race begins five, and a peer may have many sessions. What is refused is ended at
+/// once, and begins anew with the next race.
+const OF_ONE: usize = 128;
 
 /// With so many at the QUIC door a further one has to show that it is where it says: forged packets take no more places.
 const UNPROVED: usize = AT_ONCE / 2;

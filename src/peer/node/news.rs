@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::inner::{Inner, tcp_path};
 use super::meeting::Meeting;
@@ -35,6 +35,9 @@ const PLACES: Duration = Duration::from_secs(20);
 
 /// How long the peer has to connect back: it tries for four seconds.
 const BACK: Duration = Duration::from_secs(6);
+
+/// How long what was said before the last word may still be on its way, through a relay.
+const LAST: Duration = Duration::from_secs(2);
 
 /// Where a peer has said that it is reached, beside what its ticket says.
 #[derive(Debug)]
@@ -83,8 +86,8 @@ impl Elsewhere {
     }
 }
 
-/// At the caller: hears what the answerer has to tell until the conversation ends; `failed` is told why, if not because everything
-/// was said.
+/// At the caller: hears what the answerer has to tell until the conversation ends; `failed` is told why. An answerer ends it when the
+/// relay stands, or at once when it turns us away.
 pub(super) async fn hear(signal: Arc<Signal>, elsewhere: Arc<Elsewhere>, failed: oneshot::Sender<String>) {
     let why = loop {
         match signal.recv().await {
@@ -95,10 +98,11 @@ pub(super) async fn hear(signal: Arc<Signal>, elsewhere: Arc<Elsewhere>, failed:
             Err(why) => break why,
         }
     };
-    if why != SignalError::Ended {
-        // The relay may have come about already.
-        let _ = failed.send(why.to_string());
+    if why == SignalError::Ended {
+        sleep(LAST).await;
     }
+    // The relay may have come about already.
+    let _ = failed.send(why.to_string());
 }
 
 /// At the answerer: tells where gateways let others in, now and as long as some have yet to answer.

@@ -95,7 +95,8 @@ pub struct Counters {
     pub sent: u64,
     /// Messages dropped for want of room.
     pub dropped: u64,
-    /// Messages dropped because the peer that they were for has gone and will not come back by itself.
+    /// Messages dropped because the peer that they were for has gone and will not come back by itself, or has been away for longest
+    /// while too much waits for those that are away.
     pub lost: u64,
     /// Messages that were sent again.
     pub resent: u64,
@@ -247,17 +248,14 @@ impl<L: Clone> Desk<L> {
 
     /// Nobody is there who could take it.
     fn wait_for_peer(&mut self, payload: &mut Payload<'_>, to: Option<Identity>) -> Result<Taken, Refused> {
-        if self.backlog.is_full(self.rules.limits) {
+        if self.backlog.is_full(to, self.rules.limits) {
             match self.rules.when_full {
                 WhenFull::Wait | WhenFull::Fail => return Err(Refused::Full),
                 WhenFull::DropNewest => {
                     self.counters.dropped += 1;
                     return Ok(Taken::Dropped);
                 }
-                WhenFull::DropOldest => {
-                    self.backlog.pop_front();
-                    self.counters.dropped += 1;
-                }
+                WhenFull::DropOldest => self.counters.dropped += u64::from(self.backlog.drop_oldest(to)),
             }
         }
         self.backlog.push_back(Parcel { payload: payload.keep(), to, number: None });
@@ -341,6 +339,8 @@ impl<L: Clone> Desk<L> {
         }
         self.counters.resent += back.iter().filter(|parcel| parcel.number.is_some()).count() as u64;
         self.reroute(now, back);
+        // Each peer that goes and never comes back would leave its queue here.
+        self.counters.lost += self.backlog.handle_gone(&peer.identity, self.rules.limits);
     }
 
     /// Gives messages to those who are connected, or puts them first among those that wait.
@@ -354,8 +354,6 @@ impl<L: Clone> Desk<L> {
             }
         }
         self.backlog.put_first(left);
-        // Each peer that goes and never comes back would leave its queue here.
-        self.counters.lost += self.backlog.drop_beyond(self.rules.limits);
     }
 
     /// A peer's message is acknowledged, on the connection that it came by.

@@ -135,15 +135,66 @@ fn peers_that_never_come_back_leave_a_bounded_number_of_messages() {
     let limits = Limits { messages: 4, bytes: 1000 };
     let mut desk = desk(Rules { mode: SendMode::Publish, limits, ..rules() });
     let now = Instant::now();
-    for n in 0..10 {
+    for n in 0..100 {
         let key = desk.join(now, Joined { comes_back: true, ..joined(n) }, "").unwrap();
         (0..3).for_each(|text| assert!(send(&mut desk, &format!("{n}.{text}")).is_ok()));
         desk.leave(now, key, Load::default());
     }
-    assert_eq!((desk.counters().waiting, desk.counters().lost), (4, 26));
-    // The last one that left is the one that may come back soonest.
-    let key = desk.join(now, joined(9), "").unwrap();
-    assert_eq!(written(&mut desk, key), ["9.0", "9.1", "9.2"]);
+    // As many as may wait, and none that has lost a part of what was for it.
+    assert_eq!((desk.counters().waiting, desk.counters().lost), (63, 237));
+    for n in 0..100 {
+        let key = desk.join(now, joined(n), "").unwrap();
+        let all: Vec<_> = (0..3).map(|text| format!("{n}.{text}")).collect();
+        assert_eq!(written(&mut desk, key), if n < 79 { Vec::new() } else { all });
+        desk.leave(now, key, Load::default());
+    }
+}
+
+#[test]
+fn one_break_loses_nothing_though_queue_and_load_are_full() {
+    let limits = Limits { messages: 4, bytes: 1000 };
+    let mut desk = desk(Rules { mode: SendMode::Publish, limits, ..rules() });
+    let now = Instant::now();
+    let comes_back = |n| Joined { comes_back: true, ..joined(n) };
+    let mut sent = 0;
+    let fill = |desk: &mut Desk<_>, sent: &mut u64| {
+        while send(desk, &sent.to_string()).is_ok() {
+            *sent += 1;
+        }
+    };
+    for round in 1..4 {
+        let key = desk.join(now, comes_back(1), "").unwrap();
+        fill(&mut desk, &mut sent);
+        let mut load = Load::default();
+        assert!(desk.take(now, key, &mut load));
+        fill(&mut desk, &mut sent);
+        desk.leave(now, key, load);
+        assert!(sent > 4 * round, "more than one queue was taken");
+        assert_eq!((desk.counters().waiting, desk.counters().lost), (sent, 0), "break {round}");
+    }
+    let key = desk.join(now, comes_back(1), "").unwrap();
+    let all: Vec<_> = (0..sent).map(|n| n.to_string()).collect();
+    assert_eq!(written(&mut desk, key), all);
+}
+
+#[test]
+fn each_peer_that_is_away_has_a_limit_of_its_own_and_sending_costs_no_other_its_messages() {
+    let limits = Limits { messages: 4, bytes: 1000 };
+    let to = |desk: &mut Desk<_>, n: u8| desk.send(Instant::now(), &mut Payload::from("m"), Some(name(n)));
+    for when_full in [WhenFull::Fail, WhenFull::DropOldest] {
+        let mut desk = desk(Rules { mode: SendMode::ByIdentity, limits, when_full, ..rules() });
+        for n in 0..16 {
+            (0..4).for_each(|_| assert_eq!(to(&mut desk, n), Ok(Taken::Queued(None))));
+            assert_eq!(to(&mut desk, n).is_err(), when_full == WhenFull::Fail);
+        }
+        // Now as much waits as may for all of them: one more is refused, or takes the place of the oldest.
+        assert_eq!(to(&mut desk, 100).is_err(), when_full == WhenFull::Fail);
+        let dropped = if when_full == WhenFull::Fail { 0 } else { 17 };
+        let counters = desk.counters();
+        assert_eq!((counters.waiting, counters.dropped, counters.lost), (64, dropped, 0));
+        let key = desk.join(Instant::now(), joined(0), "").unwrap();
+        assert_eq!(written(&mut desk, key).len(), if when_full == WhenFull::Fail { 4 } else { 3 });
+    }
 }
 
 #[test]

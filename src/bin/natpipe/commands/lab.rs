@@ -216,7 +216,9 @@ impl Cell {
             begins(run);
             match world.meet(hosts, total, |_| {}) {
                 Ok(outcome) => cell.count(&outcome),
-                Err(error) => eprintln!("{} and {}: {error:#}", hosts[0].name(), hosts[1].name()),
+                Err(error) => {
+                    output::remark(format_args!("{} and {}: {error:#}", hosts[0].name(), hosts[1].name()));
+                }
             }
         }
         cell

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::args::ListenArgs;
-use crate::output::say;
+use crate::output::{remark, say};
 use crate::peering::{self, closed, join, stdio, tell_failure, tell_paths};
 use crate::spec::Spec;
 
@@ -38,21 +38,17 @@ fn give_out(ticket: &Ticket, args: &ListenArgs, json: bool) {
     say(json, format_args!("the ticket, for the other side:\n\n    natpipe connect {text}\n"), &event);
     if args.peer.via.is_empty() && !json {
         if ticket.brokers().is_empty() {
-            eprintln!(
-                "hint: without --via URL (see `natpipe serve`) it works where this machine can be reached straight"
-            );
+            remark("hint: without --via URL (see `natpipe serve`) it works where this machine can be reached straight");
         } else {
             let brokers: Vec<String> = ticket.brokers().iter().map(ToString::to_string).collect();
-            eprintln!("meeting at public brokers, which relay nothing: {}", brokers.join(", "));
-            eprintln!(
-                "hint: --via URL (see `natpipe serve`) is a place of your own, --no-public-mqtt does without any"
-            );
+            remark(format_args!("meeting at public brokers, which relay nothing: {}", brokers.join(", ")));
+            remark("hint: --via URL (see `natpipe serve`) is a place of your own, --no-public-mqtt does without any");
         }
     }
     if args.qr && !json {
         match qrcode::QrCode::new(text.as_bytes()) {
-            Ok(code) => eprintln!("{}", code.render::<qrcode::render::unicode::Dense1x2>().build()),
-            Err(error) => eprintln!("the ticket does not fit into a QR code: {error}"),
+            Ok(code) => remark(code.render::<qrcode::render::unicode::Dense1x2>().build()),
+            Err(error) => remark(format_args!("the ticket does not fit into a QR code: {error}")),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `natpipe mq push|call|consume`.
 
 use std::num::NonZeroU16;
+use std::pin::pin;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,14 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context, Result};
 use natpipe::comm::{
     ApplicationError, AsynchronProducer, Cancel, Config, EventDrivenConsumer, Format, Request, Response, RpcProducer,
-    Value,
+    Tally, Value,
 };
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
+use tokio::sync::mpsc;
 
 use crate::args::{MqArgs, MqCommand};
-use crate::ends::Signals;
+use crate::ends::{Signal, Signals, Stopped};
 use crate::output::{self, say};
 
 /// What a command may print as its answer, in bytes.
@@ -89,7 +91,7 @@ async fn call(conf: &Config, given: Option<String>, json: bool) -> Result<()> {
 /// A value as programs in a shell take it: text and bytes as they are, anything else as YAML on one line; or as JSON.
 fn shown(value: &Value, json: bool) -> Result<Vec<u8>> {
     Ok(match value {
-        _ if json => serde_json::to_vec(value)?,
+        _ if json => serde_json::to_vec(value).context("it has no form in JSON")?,
         Value::Str(text) => text.clone().into_bytes(),
         Value::Bytes(bytes) => bytes.clone(),
         other => other.to_string().into_bytes(),
@@ -106,53 +108,85 @@ fn line(value: &Value, json: bool) -> Result<Vec<u8>> {
     Ok(line)
 }
 
+/// What the processor of messages shares with who waits for its end.
+struct Work {
+    exec: Option<String>,
+    json: bool,
+    /// Messages that are still wanted.
+    left: AtomicU64,
+    cancel: Cancel,
+    /// Why nothing more is printed; who comes first is heard.
+    failed: mpsc::Sender<anyhow::Error>,
+}
+
 async fn consume(conf: Config, exec: Option<String>, count: Option<u64>, json: bool) -> Result<()> {
     let mut signals = Signals::new()?;
     // Whoever wants so many takes no more: what is taken would have to be answered.
     let conf = if count.is_some() { conf.concurrency(NonZeroU16::MIN) } else { conf };
-    let cancel = Cancel::new();
-    let left = Arc::new(AtomicU64::new(count.unwrap_or(u64::MAX)));
-    let (exec, word): (Option<Arc<str>>, _) = (exec.map(Into::into), cancel.clone());
+    let (failed, mut failure) = mpsc::channel(1);
+    let left = AtomicU64::new(count.unwrap_or(u64::MAX));
+    let work = Arc::new(Work { exec, json, left, cancel: Cancel::new(), failed });
+    let processing = work.clone();
     let processor = move |request: Request| {
-        let (exec, left, cancel) = (exec.clone(), left.clone(), word.clone());
-        async move {
-            let response = match &exec {
-                Some(command) => carry_out(command, &request, json).await,
-                None => print(&request, json, &cancel),
-            };
-            if left.fetch_sub(1, Ordering::SeqCst) == 1 {
-                cancel.cancel();
-            }
-            response
-        }
+        let work = processing.clone();
+        async move { work.process(request).await }
     };
-    let consumer = EventDrivenConsumer::new(processor, &conf).await?.cancel_event(cancel.clone());
+    let consumer = EventDrivenConsumer::new(processor, &conf).await?.cancel_event(work.cancel.clone());
     say(json, format_args!("consuming {consumer:?}"), &json!({"event": "consuming"}));
-    let tally = tokio::select! {
-        tally = consumer.start_consuming() => tally?,
-        () = told_twice(&mut signals, &cancel) => return Ok(()),
-    };
+    let (tally, stopped) = to_its_end(consumer, &mut signals, &work.cancel).await?;
     let event = json!({"event": "done", "processed": tally.processed, "answered": tally.answered, "dead": tally.dead});
     say(json, format_args!("{} messages", tally.processed), &event);
-    Ok(())
+    if let Ok(error) = failure.try_recv() {
+        return Err(error);
+    }
+    match stopped {
+        Some(signal) if count.is_some() && work.left.load(Ordering::SeqCst) > 0 => Err(Stopped(signal).into()),
+        _ => Ok(()),
+    }
 }
 
-/// The first signal stops the consumer gracefully, the second ends it.
-async fn told_twice(signals: &mut Signals, cancel: &Cancel) {
-    signals.next().await;
-    cancel.cancel();
-    signals.next().await;
-}
-
-fn print(request: &Request, json: bool, cancel: &Cancel) -> Response {
-    let written = line(&request.body, json).and_then(|line| Ok(output::bytes(&line)?));
-    match written {
-        Ok(()) => Response::ok(()),
-        // Whoever read our output has gone: the message is for somebody else.
-        _ => {
-            cancel.cancel();
-            Response::new(503, "nobody reads the output").not_final()
+/// What a consumer has done when it ends, and the signal that has stopped it, if one has: it finishes what it has in hand. A second
+/// signal cuts that off.
+async fn to_its_end(
+    consumer: EventDrivenConsumer,
+    signals: &mut Signals,
+    cancel: &Cancel,
+) -> Result<(Tally, Option<Signal>)> {
+    let mut consuming = pin!(consumer.start_consuming());
+    let mut stopped = None;
+    loop {
+        tokio::select! {
+            biased;
+            tally = &mut consuming => return Ok((tally?, stopped)),
+            signal = signals.next() => {
+                if stopped.replace(signal).is_some() {
+                    return Err(Stopped(signal).into());
+                }
+                cancel.cancel();
+            }
         }
+    }
+}
+
+impl Work {
+    async fn process(&self, request: Request) -> Response {
+        let response = match &self.exec {
+            Some(command) => carry_out(command, &request, self.json).await,
+            None => self.print(&request),
+        };
+        if self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.cancel.cancel();
+        }
+        response
+    }
+
+    /// What can not be printed is for somebody else, and the end of it here.
+    fn print(&self, request: &Request) -> Response {
+        let written = line(&request.body, self.json).and_then(|line| Ok(output::bytes(&line)?));
+        let Err(error) = written else { return Response::ok(()) };
+        let _ = self.failed.try_send(error);
+        self.cancel.cancel();
+        Response::new(503, "it can not be printed").not_final()
     }
 }
 

@@ -18,7 +18,7 @@ pub async fn run(wait: f64, interfaces: &[String], json: bool) -> Result<()> {
         return output::json(&json!({ "peers": shown }));
     }
     if peers.is_empty() {
-        eprintln!("no peer announces itself on this network; `natpipe listen --lan` does");
+        output::remark("no peer announces itself on this network; `natpipe listen --lan` does");
     }
     peers.iter().try_for_each(print)
 }

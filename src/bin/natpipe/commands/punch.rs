@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::link::Waiting;
 use crate::args::{OverArg, PunchArgs};
-use crate::output::say;
+use crate::output::{remark, say};
 use crate::peering::{closed, stdio};
 use crate::progress::spinner;
 use crate::spec::Spec;
@@ -178,7 +178,9 @@ async fn theirs(hand: &ByHand, tty: bool, json: bool) -> Result<HandLine> {
         };
         match line.parse() {
             Ok(line) => return Ok(line),
-            Err(error) if !json && (tty || std::io::stdin().is_terminal()) => eprintln!("{error}; once more:"),
+            Err(error) if !json && (tty || std::io::stdin().is_terminal()) => {
+                remark(format_args!("{error}; once more:"));
+            }
             Err(error) => return Err(error.into()),
         }
     }

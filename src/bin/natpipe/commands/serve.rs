@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::args::ServeArgs;
 use crate::ends::Signals;
-use crate::output::{self, say};
+use crate::output::{self, remark, say};
 
 /// The longest request for metrics, and how long it may take.
 const REQUEST: usize = 8 * 1024;
@@ -74,12 +74,12 @@ fn tell(server: &Server, metrics: Option<&Pipe>, kept: bool, json: bool) -> Resu
         );
     }
     output::line(&url)?;
-    eprintln!("peers meet at {} (TCP), STUN is answered there (UDP and TCP)", server.addr());
+    remark(format_args!("peers meet at {} (TCP), STUN is answered there (UDP and TCP)", server.addr()));
     if let Some(metrics) = metrics {
-        eprintln!("counters at http://{metrics}/metrics, health at http://{metrics}/health");
+        remark(format_args!("counters at http://{metrics}/metrics, health at http://{metrics}/health"));
     }
     if !kept {
-        eprintln!("hint: the URL is another one at the next start; --identity FILE keeps it");
+        remark("hint: the URL is another one at the next start; --identity FILE keeps it");
     }
     Ok(())
 }

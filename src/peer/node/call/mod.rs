@@ -2,6 +2,8 @@
 
 mod race;
 mod talks;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, Weak};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::base::task::Nursery;
 use crate::key::TicketAddress;
@@ -24,6 +24,9 @@ use super::{Failures, Race};
 /// After a race that found only a relay, and after one that found nothing.
 const UPGRADE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// For so long a first race begins anew with each change of the network; then it goes to its end, and who calls is told.
+const FIRST: Duration = Duration::from_secs(60);
 
 /// After this long without a path that is well, a lost one is looked for anew, and then after twice as long.
 const FRUITLESS: Duration = Duration::from_millis(1500);
@@ -96,7 +99,7 @@ impl Race {
         let Some(changes) = self.node.upgrade().map(|node| node.changes.subscribe()) else { return };
         let Some(moved) = self.session.upgrade().map(|session| session.moved.subscribe()) else { return };
         let mut elsewhere = Changed { ours: changes, theirs: moved };
-        let mut limit = FRUITLESS;
+        let (begun, mut limit) = (Instant::now(), FRUITLESS);
         loop {
             let Some(node) = self.node.upgrade() else { return std::future::pending().await };
             if self.session.upgrade().is_none_or(|session| session.is_ending()) {
@@ -106,7 +109,7 @@ impl Race {
             let failures = tokio::select! {
                 failures = self.run(&node, first.is_none()) => failures,
                 // What was begun on the network that was is of no use.
-                () = elsewhere.changed() => continue,
+                () = elsewhere.changed(), if first.is_none() || begun.elapsed() < FIRST => continue,
                 () = self.is_lost() => continue,
                 () = self.is_fruitless(limit), if first.is_none() => {
                     limit = (limit * 2).min(STRATEGY);

@@ -167,9 +167,11 @@ impl Inner {
     pub(super) fn handle_change(&self, change: Change) {
         tracing::debug!(?change, "the network is another one, or may be");
         self.check_meetings();
-        let here: Vec<IpAddr> =
+        let listed: Vec<IpAddr> =
             interfaces(|_| true).iter().flat_map(|i| i.addrs().iter().map(|addr| addr.ip)).collect();
-        self.sessions().iter().for_each(|session| session.0.handle_change(&here));
+        for session in self.sessions() {
+            session.0.handle_change(&here(&listed, &session.0.all_paths()));
+        }
         self.changes.send_modify(|changes| *changes += 1);
     }
 
@@ -259,6 +261,15 @@ impl Inner {
     }
 }
 
+/// The addresses that this machine has. A list without any is one that failed, as where no descriptors are left: then nothing that a
+/// path stands on is known to be gone.
+fn here(listed: &[IpAddr], paths: &[PathInfo]) -> Vec<IpAddr> {
+    if !listed.is_empty() {
+        return listed.to_vec();
+    }
+    paths.iter().filter_map(|path| path.local).map(|local| local.ip().to_canonical()).collect()
+}
+
 /// Neither this machine alone nor one link only.
 fn is_useful(route: &Route) -> bool {
     route.nic().iter().any(|ip| {
@@ -295,5 +306,20 @@ pub(super) fn tcp_path(kind: PathKind, stream: &TcpStream) -> PathInfo {
         local: stream.local_addr().ok().map(canonical),
         remote: stream.peer_addr().ok().map(canonical),
         rtt: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_interfaces_that_failed_takes_no_path_its_address() {
+        let local = Some("[::ffff:192.0.2.7]:9".parse().unwrap());
+        let proto = crate::nat::Proto::Tcp;
+        let path = PathInfo { kind: PathKind::Direct, proto, local, remote: None, rtt: None };
+        let other = [IpAddr::from([198, 51, 100, 1])];
+        assert_eq!(here(&[], &[path.clone()]), [IpAddr::from([192, 0, 2, 7])]);
+        assert_eq!(here(&other, &[path]), other);
     }
 }
