@@ -319,7 +319,7 @@ mod tests {
         let proto = crate::nat::Proto::Tcp;
         let path = PathInfo { kind: PathKind::Direct, proto, local, remote: None, rtt: None };
         let other = [IpAddr::from([198, 51, 100, 1])];
-        assert_eq!(here(&[], &[path.clone()]), [IpAddr::from([192, 0, 2, 7])]);
+        assert_eq!(here(&[], std::slice::from_ref(&path)), [IpAddr::from([192, 0, 2, 7])]);
         assert_eq!(here(&other, &[path]), other);
     }
 }
