@@ -3,11 +3,13 @@
 //! A line is mapping, filtering, ports (`kept`, `+4000` of distance, `next+1` from one mapping to the next, `row-2`
 //! for local ports in a row, `random`), what a stranger gets; for TCP then what a SYN gets that crosses one.
 
-use std::net::{IpAddr, UdpSocket};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use natpipe::lab::{Input, Kind, Setup};
 use natpipe::nat::{Delta, Kind as Type};
+use socket2::{Domain, Socket, Type as SocketType};
 
 use super::prober::{Prober, received, seen};
 
@@ -151,6 +153,39 @@ fn short_lived_mappings_end_while_those_of_a_home_live() {
         prober.settle();
         assert_eq!(received(inside).is_some(), lives, "{}", prober.router.name());
     }
+}
+
+/// Pairs of local ports for which it has one external port towards the server.
+fn twins(prober: &Prober, count: usize) -> Vec<[u16; 2]> {
+    let (mut known, mut twins) = (HashMap::new(), Vec::new());
+    for local in 10_000..14_000 {
+        let external = seen(&prober.udp_inside(local), &prober.udp_outside(0));
+        twins.extend(known.insert(external, local).map(|other| [other, local]));
+        if twins.len() == count {
+            return twins;
+        }
+    }
+    panic!("{} twins among 4000 ports", twins.len());
+}
+
+#[test]
+fn a_connection_that_is_over_holds_no_port_of_an_address_dependent_nat() {
+    let prober = Prober::new(Kind::AddressDependent);
+    let twins = twins(&prober, 12);
+    let listener = prober.server.run(|| TcpListener::bind((prober.addresses[0], 0))).unwrap();
+    let connect = |port: u16| {
+        let socket = prober.client.run(|| Socket::new(Domain::IPV4, SocketType::STREAM, None)).unwrap();
+        socket.bind(&SocketAddr::new(prober.own, port).into()).unwrap();
+        let connected = socket.connect_timeout(&listener.local_addr().unwrap().into(), Duration::from_secs(2));
+        connected.unwrap_or_else(|error| panic!("from port {port}: {error}"));
+        let (_accepted, from) = listener.accept().unwrap();
+        from
+    };
+    let first: Vec<SocketAddr> = twins.iter().map(|[port, _]| connect(*port)).collect();
+    // Longer than the router remembers them.
+    std::thread::sleep(Duration::from_millis(1500));
+    let second: Vec<SocketAddr> = twins.iter().map(|[_, port]| connect(*port)).collect();
+    assert_eq!(first, second);
 }
 
 #[test]

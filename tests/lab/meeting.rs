@@ -10,7 +10,7 @@ use natpipe::key::{BrokerUrl, Carrier, Place, ServerUrl};
 use natpipe::lab::{Host, Internet, Kind, Link, Router};
 use natpipe::nat::Proto;
 use natpipe::peer::{Lan, Node, PathKind};
-use natpipe::rendezvous::{Proxy, Server};
+use natpipe::rendezvous::{Client, Proxy, Server};
 use natpipe::{Identity, Ticket, stun};
 use serde_json::Value;
 use tokio::time::timeout;
@@ -116,6 +116,39 @@ fn where_nothing_but_the_web_passes_a_proxy_and_a_server_at_port_443_are_enough(
         assert_eq!(caller.sum, answerer.sum, "every byte once and in order");
         assert_eq!(caller.last.unwrap().kind, PathKind::Relay);
     }
+}
+
+/// How long a host takes to register at a server when its router swallows the first so many flows to it, with every packet.
+fn registered(internet: &Internet, url: &ServerUrl, flows: usize) -> Duration {
+    let router = internet.router(&format!("home {flows}"), Kind::Home).unwrap();
+    let rules = format!(
+        "table ip swallow {{\n set swallowed {{\n type inet_service; flags dynamic; size {flows};\n }}\n chain forward {{\n \
+            type filter hook forward priority -10;\n \
+            tcp dport {} tcp flags & (syn | ack) == syn add @swallowed {{ tcp sport }}\n \
+            tcp sport @swallowed drop\n }}\n}}\n",
+        url.port()
+    );
+    router.nft(&rules).unwrap();
+    let (host, begun) = (router.host("ann").unwrap(), Instant::now());
+    let connecting = async { Client::connect(url, &Identity::generate().unwrap()).await.map(drop) };
+    host.block_on(connecting).unwrap().unwrap_or_else(|error| panic!("{flows}: {error}"));
+    begun.elapsed()
+}
+
+#[test]
+fn a_server_is_reached_although_a_nat_swallows_the_first_flows_to_it() {
+    let internet = Internet::new().unwrap();
+    let at = internet.host("server").unwrap();
+    let runtime = at.runtime().unwrap();
+    let serving = Server::listen((at.v4().unwrap(), 3478).into(), Identity::generate().unwrap());
+    let server = at.run(|| runtime.block_on(serving.start())).unwrap();
+    let (internet, url) = (&internet, &server.url());
+    let took = std::thread::scope(|scope| {
+        let both = [1, 2].map(|flows| scope.spawn(move || registered(internet, url, flows)));
+        both.map(|one| one.join().unwrap().as_secs())
+    });
+    assert!((3..5).contains(&took[0]), "by a second connection: {took:?}");
+    assert!((8..10).contains(&took[1]), "by a websocket, after both: {took:?}");
 }
 
 /// Two machines and a third on one network that leads nowhere.

@@ -15,10 +15,12 @@ use super::{peer, talk};
 /// Less than the 30 s after which a silent broker is asked in any case.
 const SOON: Duration = Duration::from_secs(20);
 
-/// A way to a broker that can fall silent: what is connected stays so, and nothing passes any more. What comes later passes.
+/// A way to a broker that can fall silent: what is connected stays so, and nothing passes any more. What comes later passes, after
+/// some time.
 struct Way {
     addr: SocketAddr,
     silences: watch::Sender<u64>,
+    later: watch::Sender<Duration>,
     _task: tokio::task::JoinHandle<()>,
 }
 
@@ -27,11 +29,13 @@ impl Way {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let silences = watch::Sender::new(0);
-        let silent = silences.clone();
+        let later = watch::Sender::new(Duration::ZERO);
+        let (silent, slow) = (silences.clone(), later.clone());
         let _task = tokio::spawn(async move {
             while let Ok((mut near, _)) = listener.accept().await {
-                let mut silenced = silent.subscribe();
+                let (mut silenced, later) = (silent.subscribe(), *slow.borrow());
                 tokio::spawn(async move {
+                    tokio::time::sleep(later).await;
                     let mut far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
                     tokio::select! {
                         _ = copy_bidirectional(&mut near, &mut far) => {}
@@ -40,7 +44,7 @@ impl Way {
                 });
             }
         });
-        Self { addr, silences, _task }
+        Self { addr, silences, later, _task }
     }
 
     fn url(&self) -> String {
@@ -67,6 +71,33 @@ async fn a_broker_that_says_nothing_any_more_is_connected_to_anew_when_it_is_dou
     let back = state.wait_for(|state| *state == State::Connected);
     timeout(SOON, back).await.expect("it is there again").map(drop).unwrap();
     talk(&ann, &bob, &bobs).await;
+}
+
+#[tokio::test]
+async fn an_attempt_at_a_broker_that_takes_its_time_is_not_thrown_away_by_doubts() {
+    let broker = Mosquitto::new();
+    let way = Way::to(broker.port(0)).await;
+    let (_, ann) = peer(&[&way.url()]).await;
+    way.later.send_replace(Duration::from_secs(3));
+    way.fall_silent();
+    let mut state = ann.state();
+    let doubting = async {
+        loop {
+            ann.check();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+    let back = async {
+        state.wait_for(|state| matches!(state, State::Connecting { .. })).await.map(drop).unwrap();
+        state.wait_for(|state| *state == State::Connected).await.map(drop).unwrap();
+    };
+    let back = async {
+        tokio::select! {
+            () = doubting => unreachable!(),
+            () = back => {}
+        }
+    };
+    timeout(SOON, back).await.expect("it is there again");
 }
 
 #[tokio::test]

@@ -1,11 +1,17 @@
 //! What happens when the server, a peer or a connection goes, and to those who are not who they should be.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
 use natpipe::Identity;
 use natpipe::key::{Carrier, ServerUrl};
 use natpipe::rendezvous::{Client, ConnectError, Limits, Reason, Server, SignalError, State};
 use natpipe::stun;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::sleep;
 
 use super::{peer, server, server_with, soon};
 
@@ -88,6 +94,77 @@ async fn after_a_restart_of_the_server_peers_come_back_by_themselves() {
     assert_eq!(soon("the message", from_ann.recv()).await.unwrap(), "again");
 }
 
+/// A way to a server on which nothing passes for some time after each connection was made.
+struct Way {
+    url: ServerUrl,
+    taken: Arc<AtomicUsize>,
+    cuts: watch::Sender<u64>,
+    _task: tokio::task::JoinHandle<()>,
+}
+
+impl Way {
+    async fn to(server: &Server, silences: &'static [u64]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let url = ServerUrl::new(Carrier::Natpipe, "127.0.0.1", port, server.url().key()).unwrap();
+        let (taken, cuts, to) = (Arc::new(AtomicUsize::new(0)), watch::Sender::new(0), server.addr());
+        let (count, cut) = (taken.clone(), cuts.clone());
+        let _task = tokio::spawn(async move {
+            for silence in silences {
+                let (mut near, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::Relaxed);
+                let mut cut = cut.subscribe();
+                tokio::spawn(async move {
+                    let passing = async {
+                        sleep(Duration::from_secs(*silence)).await;
+                        let mut far = TcpStream::connect(to).await.unwrap();
+                        copy_bidirectional(&mut near, &mut far).await
+                    };
+                    tokio::select! {
+                        _ = passing => {}
+                        _ = cut.changed() => {}
+                    }
+                });
+            }
+            std::future::pending::<()>().await;
+        });
+        Self { url, taken, cuts, _task }
+    }
+
+    /// A client that was cut off, and is back although its connection was doubted all the time: how long that took, and how
+    /// many connections.
+    async fn back_while_doubted(&self) -> (Duration, usize) {
+        let client =
+            soon("the registration", Client::connect(&self.url, &Identity::generate().unwrap())).await.unwrap();
+        self.cuts.send_modify(|cuts| *cuts += 1);
+        until(&client, "the loss", |state| matches!(state, State::Connecting { .. })).await;
+        let begun = Instant::now();
+        let doubting = async {
+            while *client.state().borrow() != State::Connected {
+                client.check();
+                sleep(Duration::from_millis(300)).await;
+            }
+        };
+        soon("the return", doubting).await;
+        (begun.elapsed(), self.taken.load(Ordering::Relaxed))
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_that_takes_its_time_is_not_thrown_away_by_doubts() {
+    let server = server().await;
+    let (took, connections) = Way::to(&server, &[0, 3]).await.back_while_doubted().await;
+    assert!(took >= Duration::from_secs(3) && connections == 2, "{took:?}, {connections} connections");
+}
+
+#[tokio::test]
+async fn an_attempt_that_leads_nowhere_is_given_up_when_it_is_doubted() {
+    let server = server().await;
+    let (took, connections) = Way::to(&server, &[0, 60, 0]).await.back_while_doubted().await;
+    // Sooner than it would end by itself.
+    assert!(took < Duration::from_secs(8) && connections == 3, "{took:?}, {connections} connections");
+}
+
 #[tokio::test]
 async fn who_is_replaced_by_the_same_key_does_not_push_back() {
     let server = server().await;
@@ -132,10 +209,10 @@ async fn a_full_server_says_so() {
 
 #[tokio::test]
 async fn idle_peers_stay_registered_by_pings() {
-    let server = server_with(Limits::default().keepalive(std::time::Duration::from_secs(1))).await;
+    let server = server_with(Limits::default().keepalive(Duration::from_secs(1))).await;
     let (ann, bob) = (peer(&server).await, peer(&server).await);
     // More than the silence that the server allows.
-    tokio::time::sleep(std::time::Duration::from_millis(3_600)).await;
+    sleep(Duration::from_millis(3_600)).await;
     assert_eq!(server.counters().peers, 2);
     let to_bob = ann.client.signal(bob.identity.peer_id()).unwrap();
     to_bob.send("still here").await.unwrap();
@@ -150,7 +227,7 @@ async fn the_same_port_answers_stun_over_udp_and_tcp() {
     let server = server.start().await.unwrap();
     let seen = soon("the answer", stun::Client::new().server(server.addr()).ask()).await.unwrap();
     assert!(seen.mapped.ip().is_loopback());
-    let mut stream = tokio::net::TcpStream::connect(server.addr()).await.unwrap();
+    let mut stream = TcpStream::connect(server.addr()).await.unwrap();
     let id = stun::TransactionId::modern([9; 12]);
     let request = stun::Request::new().encode(id, &Default::default()).unwrap();
     stream.write_all(&request).await.unwrap();

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use natpipe::key::ServerUrl;
 use natpipe::lab::{Host, Internet, LabError, Link, Setup};
 use natpipe::nat::Proto as Over;
@@ -123,8 +123,9 @@ impl World {
             let answered = answering.join().map_err(|_| anyhow!("the answering peer fell over"))?;
             let called = match (called, answered) {
                 (Ok(called), Ok(())) => called,
-                (Err(one), Err(other)) => return Err(one.context(format!("at the other end: {other:#}"))),
-                (Err(error), _) | (_, Err(error)) => return Err(error),
+                (Err(caller), Err(answerer)) => bail!("the caller: {caller:#}; the answerer: {answerer:#}"),
+                (Err(error), Ok(())) => return Err(error.context("the caller")),
+                (Ok(_), Err(error)) => return Err(error.context("the answerer")),
             };
             Ok(called.outcome(first_byte.recv().context("no byte came")?))
         })

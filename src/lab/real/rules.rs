@@ -15,7 +15,7 @@ pub(crate) const LAN: &str = "lan";
 const MAPPED_PORTS: u16 = 4096;
 /// The first of them, below the ports that hosts choose by themselves (32768 and up), so that the two differ.
 const FIRST_MAPPED: u16 = 20_000;
-/// The same where ports are counted: so many that the count rarely begins anew while somebody looks.
+/// The same where ports are counted: 32 punches of 512 packets, then the count begins anew, and one of them sees it.
 const COUNTED_PORTS: u16 = 16_384;
 const FIRST_COUNTED: u16 = 10_000;
 /// What [`Kind::NonPreserving`] hands out: above what hosts choose by themselves (up to 60999).
@@ -54,6 +54,9 @@ pub(crate) fn settings(kind: Kind) -> &'static [(&'static str, &'static str)] {
             ("netfilter/nf_conntrack_tcp_timeout_syn_sent", "5"),
             ("netfilter/nf_conntrack_tcp_timeout_established", "10"),
         ],
+        // A flow has one port here. Where a connection that is over still holds it (120 s by default), the next one that falls on it
+        // loses its SYN, however often that is sent again.
+        Kind::AddressDependent => &[("netfilter/nf_conntrack_tcp_timeout_time_wait", "1")],
         _ => &[],
     }
 }

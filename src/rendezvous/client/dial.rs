@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,10 +19,14 @@ use crate::frame::ws;
 use crate::key::{Carrier, Identity, ServerUrl, tls};
 use crate::net::Route;
 use crate::pipe::tls::TlsClient;
-use crate::pipe::{self, NetConf, OpenError, PipeStream, Proto, pipe_open};
+use crate::pipe::{self, NetConf, OpenError, OpenFailure, PipeStream, Proto, pipe_open};
 
 /// From the first packet to being registered, for each way that is tried.
 const LIMIT: Duration = Duration::from_secs(10);
+/// For one connection to be answered: its first packet is sent again after one second and after three.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Without an answer for so long a second one begins, from another port. Both together take less than the limit.
+const BESIDE: Duration = Duration::from_secs(3);
 
 /// What carries a connection to the server: TCP, or a websocket over TCP or over the web's TLS. Inside is TLS by key.
 pub(super) type Carried = Box<dyn Io>;
@@ -100,6 +105,17 @@ pub enum ConnectError {
     NoRuntime,
 }
 
+impl ConnectError {
+    /// Something stands in the way, and may let another way pass.
+    fn is_obstructed(&self) -> bool {
+        match self {
+            Self::Handshake { .. } | Self::TimedOut { .. } => true,
+            Self::Open { source, .. } => matches!(source.kind(), OpenFailure::ConnectTimedOut { .. }),
+            _ => false,
+        }
+    }
+}
+
 /// How a server is reached.
 #[derive(Clone, Debug)]
 pub(super) struct Way {
@@ -130,37 +146,39 @@ impl Dialer {
     pub(super) fn new(way: Way, identity: &Identity) -> Result<Self, ConnectError> {
         let config =
             tls::client_config(identity, way.url.key(), &[super::super::ALPN]).map_err(ConnectError::Identity)?;
-        let conf = NetConf::default().nodelay(true).con_timeout(LIMIT).dns_timeout(LIMIT);
+        let conf = NetConf::default().nodelay(true).con_timeout(CONNECT).dns_timeout(LIMIT);
         Ok(Self { way, tls: TlsConnector::from(Arc::clone(&config)), conf })
     }
 
     /// The way that the URL names. What does not pass straight is tried once more as a websocket, which firewalls and proxies
-    /// that look into connections let through.
-    pub(super) async fn dial(&self) -> Result<Line, ConnectError> {
+    /// that look into connections let through. `advance` is called with each step that is made.
+    pub(super) async fn dial(&self, advance: &(impl Fn() + Sync)) -> Result<Line, ConnectError> {
         let carrier = self.way.url.carrier();
-        match (carrier, self.dial_by(carrier).await) {
-            (Carrier::Natpipe, Err(error @ (ConnectError::Handshake { .. } | ConnectError::TimedOut { .. }))) => {
+        match (carrier, self.dial_by(carrier, advance).await) {
+            (Carrier::Natpipe, Err(error)) if error.is_obstructed() => {
+                advance();
                 // The first error is the one to tell: the other way is a guess.
-                self.dial_by(Carrier::Ws).await.map_err(|_| error)
+                self.dial_by(Carrier::Ws, advance).await.map_err(|_| error)
             }
             (_, dialled) => dialled,
         }
     }
 
-    async fn dial_by(&self, carrier: Carrier) -> Result<Line, ConnectError> {
-        match timeout(LIMIT, self.reach(carrier)).await {
+    async fn dial_by(&self, carrier: Carrier, advance: &(impl Fn() + Sync)) -> Result<Line, ConnectError> {
+        match timeout(LIMIT, self.reach(carrier, advance)).await {
             Ok(line) => line,
             Err(_) => Err(ConnectError::TimedOut { server: self.way.url.authority(), limit: LIMIT }),
         }
     }
 
-    async fn reach(&self, carrier: Carrier) -> Result<Line, ConnectError> {
+    async fn reach(&self, carrier: Carrier, advance: &(impl Fn() + Sync)) -> Result<Line, ConnectError> {
         let server = self.way.url.authority();
         let failed = |source| match is_other_key(&source) {
             true => ConnectError::NotTheServer { server: server.clone() },
             false => ConnectError::Handshake { server: server.clone(), source },
         };
         let stream = self.connect().await?;
+        advance();
         let local = stream.local_addr().ok().map(|addr| addr.ip().to_canonical());
         let stream = match carrier {
             Carrier::Natpipe => Box::new(stream),
@@ -168,11 +186,41 @@ impl Dialer {
             Carrier::Wss => self.websocket("wss", self.web_tls(stream).await?).await?,
         };
         let stream = self.tls.connect(tls::server_name(), stream).await.map_err(failed)?;
+        advance();
         self.register(stream, local).await
     }
 
     /// A TCP connection to the server, or through the proxy.
     async fn connect(&self) -> Result<TcpStream, ConnectError> {
+        let mut stream = self.open().await?;
+        if let Some(proxy) = &self.way.proxy {
+            let server = self.way.url.authority();
+            let refused = |source| ConnectError::Proxy { server: server.clone(), source };
+            proxy.tunnel(&mut stream, &server).await.map_err(refused)?;
+        }
+        Ok(stream)
+    }
+
+    /// A NAT may swallow a flow, each packet that is sent again included, as when the port that it has for it is taken. So who is
+    /// not answered begins once more, from another port, and the first that is answered is taken.
+    async fn open(&self) -> Result<TcpStream, ConnectError> {
+        let mut first = pin!(self.open_once());
+        if let Ok(opened) = timeout(BESIDE, &mut first).await {
+            return opened;
+        }
+        tracing::debug!("not answered: a second connection begins");
+        let mut second = pin!(self.open_once());
+        let (opened, other) = tokio::select! {
+            opened = &mut first => (opened, second),
+            opened = &mut second => (opened, first),
+        };
+        match opened {
+            Ok(stream) => Ok(stream),
+            Err(_) => other.await,
+        }
+    }
+
+    async fn open_once(&self) -> Result<TcpStream, ConnectError> {
         let server = self.way.url.authority();
         let failed = |source| ConnectError::Handshake { server: server.clone(), source };
         let dest = self.way.proxy.as_ref().map_or(server.as_str(), Proxy::authority);
@@ -180,12 +228,7 @@ impl Dialer {
         let opening = self.way.route.iter().fold(opening, pipe::Opening::route);
         let pipe = opening.await.map_err(|source| ConnectError::Open { server: dest.to_owned(), source })?;
         let socket = pipe.into_socket().ok_or_else(|| failed(io::ErrorKind::NotConnected.into()))?;
-        let mut stream = TcpStream::from_std(socket.into()).map_err(failed)?;
-        if let Some(proxy) = &self.way.proxy {
-            let refused = |source| ConnectError::Proxy { server: server.clone(), source };
-            proxy.tunnel(&mut stream, &server).await.map_err(refused)?;
-        }
-        Ok(stream)
+        TcpStream::from_std(socket.into()).map_err(failed)
     }
 
     /// The web's TLS, with names and authorities.

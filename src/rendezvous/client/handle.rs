@@ -75,7 +75,8 @@ impl Client {
 
     /// Looks whether the connection still stands, now and not only with the next ping: after a change of the network for
     /// example. One whose own address is gone, or that does not answer within a second, is made again; one that waits to be
-    /// made again waits no longer.
+    /// made again waits no longer. An attempt that is under way goes on, unless this machine had other addresses when it began,
+    /// or it has come no further for five seconds.
     pub fn check(&self) {
         let here = Interface::list().unwrap_or_default();
         self.handle.shared.with(|desk, _| {
@@ -157,7 +158,7 @@ impl ClientBuilder {
         let runtime = Runtime::try_current().map_err(|_| ConnectError::NoRuntime)?;
         let url = self.way.url.clone();
         let dialer = Dialer::new(self.way, &self.identity)?;
-        let line = dialer.dial().await?;
+        let line = dialer.dial(&|| ()).await?;
         let shared = Arc::new(Shared::new(self.identity, Carriage::Server, State::Connected));
         shared.with(|desk, _| desk.rise(line.window, line.local));
         task::drive(&runtime, link::run(shared.clone(), dialer, line));

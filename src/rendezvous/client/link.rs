@@ -1,6 +1,7 @@
 //! Waits: the connection of a client to its server, made again whenever it is lost.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +12,12 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::client::TlsStream;
 
 use super::super::wire::{Frame, Reason};
+use super::attempt::Attempt;
 use super::desk::Ended;
-use super::dial::{Carried, Dialer, Line};
+use super::dial::{Carried, ConnectError, Dialer, Line};
 use super::{Shared, State};
 use crate::base::backoff::Backoff;
+use crate::net::{Interface, Scope};
 
 /// Waits between attempts to connect again.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
@@ -65,24 +68,53 @@ async fn again(shared: &Shared, dialer: &Dialer, backoff: &mut Backoff) -> Optio
             () = shared.check.notified() => backoff.reset(),
             () = sleep(wait) => {}
         }
-        wait = backoff.next(rand::rng().next_u64());
         tracing::debug!("connecting again");
-        tokio::select! {
+        let tried = tokio::select! {
             () = shared.closing() => return None,
-            // What was begun on another network leads nowhere, and does not say so.
-            () = shared.check.notified() => {
-                backoff.reset();
-                wait = Duration::ZERO;
+            tried = once(shared, dialer, backoff) => tried,
+        };
+        wait = match tried {
+            Some(Ok(line)) => return Some(line),
+            Some(Err(error)) => {
+                tracing::debug!(%error, "not connected");
+                shared.tell(State::Connecting { why: Arc::from(error.to_string()) });
+                backoff.next(rand::rng().next_u64())
             }
-            made = dialer.dial() => match made {
-                Ok(line) => return Some(line),
-                Err(error) => {
-                    tracing::debug!(%error, "not connected");
-                    shared.tell(State::Connecting { why: Arc::from(error.to_string()) });
+            None => Duration::ZERO,
+        };
+    }
+}
+
+/// One attempt; `None` when the network is doubted and it is hopeless.
+async fn once(shared: &Shared, dialer: &Dialer, backoff: &mut Backoff) -> Option<Result<Line, ConnectError>> {
+    let attempt = Attempt::begin(now(), here());
+    let advance = || attempt.advance(now());
+    let mut dialling = pin!(dialer.dial(&advance));
+    loop {
+        tokio::select! {
+            made = &mut dialling => return Some(made),
+            () = shared.check.notified() => {
+                // The next one does not wait long, if this comes to nothing.
+                backoff.reset();
+                if attempt.is_hopeless(now(), &here()) {
+                    return None;
                 }
-            },
+            }
         }
     }
+}
+
+fn now() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+/// The addresses by which this machine leaves its networks.
+pub(super) fn here() -> Vec<IpAddr> {
+    let leads = |ip: &IpAddr| !matches!(Scope::of(*ip), Scope::Loopback | Scope::LinkLocal);
+    let all = Interface::list().unwrap_or_default();
+    let mut here: Vec<IpAddr> = all.iter().flat_map(Interface::addrs).map(|addr| addr.ip).filter(leads).collect();
+    here.sort();
+    here
 }
 
 /// Why a connection is over.

@@ -1,9 +1,10 @@
 //! The client: one connection to a server, kept up; conversations and relayed streams on it.
 //!
-//! `desk`, `talks` and `streams` decide what a frame means and what is to be sent; `dial` and `link` wait for the connection,
-//! `signal` and `relay` are what users hold. `mqtt` has brokers in the server's place; `resend` decides what is done about
-//! their losses.
+//! `desk`, `talks` and `streams` decide what a frame means and what is to be sent; `attempt` when it is not worth waiting
+//! for a connection any more; `dial` and `link` wait for it, `signal` and `relay` are what users hold. `mqtt` has brokers in the
+//! server's place; `resend` decides what is done about their losses.
 
+mod attempt;
 mod desk;
 mod dial;
 mod handle;

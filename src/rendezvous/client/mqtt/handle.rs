@@ -100,9 +100,10 @@ impl MqttClient {
         }
     }
 
-    /// Has each broker asked whether it is still there: one that does not answer within a second is connected to anew, and one that
-    /// was waited for is tried at once. To be called when the network has changed; a client that is left alone notices by itself,
-    /// up to a minute later.
+    /// Has each broker asked whether it is still there: one that does not answer within a second is connected to anew, one that
+    /// was waited for is tried at once, and an attempt that is under way goes on as one at a server does
+    /// ([`Client::check`](super::super::Client::check)). To be called when the network has changed; a client that is left alone notices
+    /// by itself, up to a minute later.
     pub fn check(&self) {
         self.checks.send_modify(|checks| *checks += 1);
     }

@@ -10,6 +10,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::Shared;
+use super::super::attempt::Attempt;
+use super::super::link::here;
 use super::dialect::{self, Heard, Mouth, Version, Way};
 use super::handle::Standing;
 use crate::base::backoff::Backoff;
@@ -55,7 +57,7 @@ enum Over {
     /// There will be no more letters.
     Done,
     Lost(String),
-    /// It was not made yet when the network changed: what was begun leads nowhere.
+    /// It was not made yet when the network was doubted, and is hopeless.
     Anew,
 }
 
@@ -71,13 +73,18 @@ impl Link {
         let mut bucket = Bucket::new(MESSAGES.0, MESSAGES.1, std::time::Instant::now());
         loop {
             let (begun, mut was_up) = (Instant::now(), false);
-            let why = match self.connected(version, &mut letters, &mut checks, &mut bucket, &mut was_up).await {
+            // What is doubted while an attempt goes on ends the wait after it, if nothing comes of it.
+            let mut doubts = checks.clone();
+            let over = self.connected(version, &mut letters, &mut doubts, &mut bucket, &mut was_up).await;
+            let why = match over {
                 Over::Done => return,
                 Over::Anew => continue,
                 Over::Lost(why) => why,
             };
             tracing::debug!(broker = %self.way.broker, %version, %why, "not connected");
-            if !was_up {
+            if was_up {
+                checks.mark_unchanged();
+            } else {
                 // It may speak the other version only.
                 version = version.other();
                 if version == Version::V311 {
@@ -119,12 +126,14 @@ impl Link {
         let mut listening = Nursery::new(&Handle::current());
         listening.begin(ear.listen());
         let (mut full_since, mut welcome, mut doubted) = (None, None, None);
+        let attempt = Attempt::begin(std::time::Instant::now(), here());
         loop {
             let late = welcome.filter(|_| !*was_up).map(|at: Instant| at + SUBSCRIBE);
             tokio::select! {
                 event = heard.recv() => match event {
                     Some(Heard::Welcome) => {
                         welcome = Some(Instant::now());
+                        attempt.advance(std::time::Instant::now());
                         mouth.subscribe(&self.topic);
                     }
                     Some(Heard::Subscribed(true)) => {
@@ -144,7 +153,10 @@ impl Link {
                 },
                 Ok(()) = checks.changed() => {
                     if !*was_up {
-                        return Over::Anew;
+                        match attempt.is_hopeless(std::time::Instant::now(), &here()) {
+                            true => return Over::Anew,
+                            false => continue,
+                        }
                     }
                     // To subscribe once more changes nothing, and has to be answered.
                     mouth.subscribe(&self.topic);
