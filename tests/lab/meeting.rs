@@ -147,8 +147,8 @@ fn a_server_is_reached_although_a_nat_swallows_the_first_flows_to_it() {
         let both = [1, 2].map(|flows| scope.spawn(move || registered(internet, url, flows)));
         both.map(|one| one.join().unwrap().as_secs())
     });
-    assert!((3..5).contains(&took[0]), "by a second connection: {took:?}");
-    assert!((8..10).contains(&took[1]), "by a websocket, after both: {took:?}");
+    assert!((3..7).contains(&took[0]), "by a second connection: {took:?}");
+    assert!((8..13).contains(&took[1]), "by a websocket, after both: {took:?}");
 }
 
 /// Two machines and a third on one network that leads nowhere.
