@@ -136,8 +136,13 @@ impl Way {
     async fn back_while_doubted(&self) -> (Duration, usize) {
         let client =
             soon("the registration", Client::connect(&self.url, &Identity::generate().unwrap())).await.unwrap();
+        (self.back(&client).await, self.taken.load(Ordering::Relaxed))
+    }
+
+    /// A client is cut off, and doubts its connection until it is back: how long that took.
+    async fn back(&self, client: &Client) -> Duration {
         self.cuts.send_modify(|cuts| *cuts += 1);
-        until(&client, "the loss", |state| matches!(state, State::Connecting { .. })).await;
+        until(client, "the loss", |state| matches!(state, State::Connecting { .. })).await;
         let begun = Instant::now();
         let doubting = async {
             while *client.state().borrow() != State::Connected {
@@ -146,7 +151,7 @@ impl Way {
             }
         };
         soon("the return", doubting).await;
-        (begun.elapsed(), self.taken.load(Ordering::Relaxed))
+        begun.elapsed()
     }
 }
 
@@ -163,6 +168,22 @@ async fn an_attempt_that_leads_nowhere_is_given_up_when_it_is_doubted() {
     let (took, connections) = Way::to(&server, &[0, 60, 0]).await.back_while_doubted().await;
     // Sooner than it would end by itself.
     assert!(took < Duration::from_secs(8) && connections == 3, "{took:?}, {connections} connections");
+}
+
+#[tokio::test]
+async fn who_may_have_been_replaced_by_an_attempt_of_its_own_comes_back_once() {
+    let server = server().await;
+    let way = Way::to(&server, &[0, 60, 0, 0]).await;
+    let identity = Identity::generate().unwrap();
+    let client = soon("the registration", Client::connect(&way.url, &identity)).await.unwrap();
+    way.back(&client).await;
+    let other = soon("the same key", Client::connect(&server.url(), &identity)).await.unwrap();
+    until(&other, "its end", |state| matches!(state, State::Closed { .. })).await;
+    until(&client, "the return", |state| *state == State::Connected).await;
+    assert_eq!(way.taken.load(Ordering::Relaxed), 4);
+    let _another = soon("the same key", Client::connect(&server.url(), &identity)).await.unwrap();
+    until(&client, "the end: the second time it is somebody else", |state| matches!(state, State::Closed { .. })).await;
+    assert_eq!(way.taken.load(Ordering::Relaxed), 4);
 }
 
 #[tokio::test]

@@ -28,13 +28,15 @@ const PONG: Duration = Duration::from_secs(10);
 const CHECK: Duration = Duration::from_secs(1);
 /// How long what is left may take to be sent at the end.
 const PARTING: Duration = Duration::from_secs(5);
+/// How late the last word of an attempt that came to nothing may reach the server.
+const LATE: Duration = Duration::from_secs(30);
 /// Bytes that are written at once.
 const BATCH: usize = 64 * 1024;
 
 /// Runs until the client is closed, or the server says that it must not come back.
 pub(super) async fn run(shared: Arc<Shared>, dialer: Dialer, first: Line) {
     let mut line = first;
-    let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+    let (mut backoff, mut vain) = (Backoff::new(FIRST_WAIT, LONGEST_WAIT), None);
     let ended = loop {
         let begun = Instant::now();
         let lost = connected(&shared, line).await;
@@ -45,12 +47,15 @@ pub(super) async fn run(shared: Arc<Shared>, dialer: Dialer, first: Line) {
         shared.with(|desk, now| desk.fall(now));
         match lost {
             Lost::Closed => break None,
-            Lost::Ended(Ended::Goodbye(Reason::Replaced)) => {
+            // Unless it was an attempt of our own, which the server heard only now. That happens once for each.
+            Lost::Ended(Ended::Goodbye(Reason::Replaced))
+                if !vain.take().is_some_and(|at: Instant| at.elapsed() < LATE) =>
+            {
                 break Some(Arc::from(Ended::Goodbye(Reason::Replaced).to_string()));
             }
             lost => shared.tell(State::Connecting { why: Arc::from(lost.to_string()) }),
         }
-        match again(&shared, &dialer, &mut backoff).await {
+        match again(&shared, &dialer, &mut backoff, &mut vain).await {
             Some(made) => line = made,
             None => break None,
         }
@@ -59,8 +64,8 @@ pub(super) async fn run(shared: Arc<Shared>, dialer: Dialer, first: Line) {
     shared.tell(State::Closed { why: ended });
 }
 
-/// Tries until there is a connection; `None` when the client is closed meanwhile.
-async fn again(shared: &Shared, dialer: &Dialer, backoff: &mut Backoff) -> Option<Line> {
+/// Tries until there is a connection; `None` when the client is closed meanwhile. `vain` is when an attempt last came to nothing.
+async fn again(shared: &Shared, dialer: &Dialer, backoff: &mut Backoff, vain: &mut Option<Instant>) -> Option<Line> {
     let mut wait = backoff.next(rand::rng().next_u64());
     loop {
         tokio::select! {
@@ -82,6 +87,7 @@ async fn again(shared: &Shared, dialer: &Dialer, backoff: &mut Backoff) -> Optio
             }
             None => Duration::ZERO,
         };
+        *vain = Some(Instant::now());
     }
 }
 
