@@ -309,6 +309,9 @@ impl Drop for Done {
         if let Some(parent) = &core.parent {
             parent.forget(core.id);
         }
+        if let Some(server) = &core.server {
+            server.abandon(end);
+        }
         core.note_closing(false);
         core.hub.attention.raise();
         core.life.send_modify(|life| {

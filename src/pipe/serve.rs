@@ -143,6 +143,15 @@ impl Server {
         drop(kept);
     }
 
+    /// Nobody accepts any more, and those who wait for it are let go. Each holds its server: where a runtime ends, and the server's task
+    /// with it, they would keep one another for ever.
+    pub(crate) fn abandon(&self, end: End) {
+        self.waiting.end(end);
+        while let Some(Ok(client)) = self.waiting.try_take() {
+            drop(client);
+        }
+    }
+
     pub(crate) fn all(&self) -> Vec<Arc<Core>> {
         self.lock().values().filter_map(|client| client.core.upgrade()).collect()
     }
@@ -249,5 +258,31 @@ async fn admit(core: &Arc<Core>, transport: Held) {
     }
     if !served || server.claimed.load(Ordering::Acquire) {
         server.waiting.put(pipe, 0).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipe::{Proto, pipe_open};
+
+    #[test]
+    fn a_runtime_that_ends_leaves_nothing_of_a_server_with_clients_that_nobody_has_accepted() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (server, client) = runtime.block_on(async {
+            let server = pipe_open(Proto::Tcp).bind("127.0.0.1:0").await.unwrap();
+            let client = pipe_open(Proto::Tcp).dest(server.local_addr().clone()).await.unwrap();
+            while server.core().server.as_ref().unwrap().waiting.is_empty() {
+                tokio::task::yield_now().await;
+            }
+            (server, client)
+        });
+        let core = Arc::downgrade(server.core());
+        drop(runtime);
+        let another = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let accepted = another.block_on(async { tokio::time::timeout(Duration::from_secs(9), server.accept()).await });
+        assert!(matches!(accepted, Ok(Err(AcceptError::Ended(End::Closed)))));
+        drop((server, client));
+        assert!(core.upgrade().is_none());
     }
 }
