@@ -49,7 +49,7 @@ pub(super) async fn run(shared: Arc<Shared>, dialer: Dialer, first: Line) {
             Lost::Closed => break None,
             // Unless it was an attempt of our own, which the server heard only now. That happens once for each.
             Lost::Ended(Ended::Goodbye(Reason::Replaced))
-                if !vain.take().is_some_and(|at: Instant| at.elapsed() < LATE) =>
+                if vain.take().is_none_or(|at: Instant| at.elapsed() >= LATE) =>
             {
                 break Some(Arc::from(Ended::Goodbye(Reason::Replaced).to_string()));
             }
