@@ -143,8 +143,8 @@ impl Server {
         drop(kept);
     }
 
-    /// Nobody accepts any more, and those who wait for it are let go. Each holds its server: where a runtime ends, and the server's task
-    /// with it, they would keep one another for ever.
+    /// Nobody accepts any more, and those who wait for it are let go. Each holds its server: where a runtime ends, and the
+    /// server's task with it, they would keep one another for ever.
     pub(crate) fn abandon(&self, end: End) {
         self.waiting.end(end);
         while let Some(Ok(client)) = self.waiting.try_take() {

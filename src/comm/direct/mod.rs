@@ -2,8 +2,8 @@
 //!
 //! The process that consumes holds the queues, in a broker in memory; the other one's pushes and calls go there in
 //! frames. `frame` decides how these look, `link` is one pipe with its tasks, `serve` what comes in from the other
-//! end, `server` and `client` make pipes by `host` and `port`, `unfinished` counts what has not come whole. With [`OverPipe`] both ends can do both. A push is
-//! confirmed when it is in the other process's queue, and is lost with that process.
+//! end, `server` and `client` make pipes by `host` and `port`, `unfinished` counts what has not come whole. With [`OverPipe`]
+//! both ends can do both. A push is confirmed when it is in the other process's queue, and is lost with that process.
 
 mod client;
 mod frame;
